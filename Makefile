@@ -1,0 +1,78 @@
+# Everything a person or CI runs. Each target sets up `.venv` first, from the lock file and from nothing but Python, git
+# and make; a second run finds it up to date. Extra arguments: `make demo ARGS=--exit`, `make test ARGS="-k gate"`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+SETUP_AIM_SECONDS := 240
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+SECONDS_SINCE = $(PYTHON) -c 'import sys, time; print(round(time.time() - float(sys.argv[1]) + float(sys.argv[2]), 1))'
+
+.PHONY: setup demo test lint types imports format lock clean help
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo | test | lint | types | imports | format | lock | bench-NAME | clean"
+
+setup: .venv/.stamp
+
+# uv is installed by pip from its own lines of the lock file, so that it too is held to a version and a hash.
+.venv/.uv:
+	@echo "making .venv with $(PYTHON)"
+	@started=$$($(PYTHON) -c 'import time; print(time.time())') \
+	&& $(PYTHON) -m venv --clear .venv \
+	&& sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock \
+	&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock \
+	&& $(SECONDS_SINCE) $$started 0 > .venv/.made_seconds
+	@touch $@
+
+# The figure of a set-up from nothing is kept for `make demo`; bringing an old .venv up to date does not replace it.
+.venv/.stamp: requirements.lock pyproject.toml | .venv/.uv
+	@echo "installing what requirements.lock names"
+	@started=$$($(PYTHON) -c 'import time; print(time.time())') \
+	&& $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock \
+	&& $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . \
+	&& if [ -f .venv/.made_seconds ]; then \
+		$(SECONDS_SINCE) $$started $$(cat .venv/.made_seconds) > .venv/.setup_seconds && rm .venv/.made_seconds; \
+	fi
+	@touch $@
+
+demo: .venv/.stamp
+	@awk '{ printf "aim  demo.setup_seconds  %s  <= $(SETUP_AIM_SECONDS)  %s\n", $$1, ($$1 <= $(SETUP_AIM_SECONDS) ? "met" : "short") }' \
+		.venv/.setup_seconds
+	@$(BIN)/mlplatform demo $(ARGS)
+
+# Two processes: the smallest machine we promise has two cores. A file stays together, for its module-level fixtures.
+test: .venv/.stamp
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+lint: .venv/.stamp
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: .venv/.stamp
+	@$(BIN)/mypy
+
+imports: .venv/.stamp
+	@$(BIN)/lint-imports
+
+format: .venv/.stamp
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# The three locks agree with each other: the small ones are constrained by the large one. Versions move only when
+# pyproject.toml asks for it, or with ARGS=--upgrade, or ARGS="--upgrade-package NAME".
+lock: .venv/.stamp
+	@$(LOCK) --extra serving --extra pipeline --extra cpu --group dev $(ARGS) --output-file requirements.lock
+	@$(LOCK) --extra serving --extra cpu --constraints requirements.lock --output-file serving/requirements.lock
+	@$(LOCK) --extra serving --extra gpu --constraints requirements.lock --output-file serving/requirements-gpu.lock
+	@! grep -n '://' requirements.lock serving/requirements.lock serving/requirements-gpu.lock
+
+# bench-online-store runs bench/online_store.py.
+bench-%: .venv/.stamp
+	@$(BIN)/python -m bench.$(subst -,_,$*) $(ARGS)
+
+# var/, the platform's data, is not ours to delete.
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""mlplatform: the production pipeline around a tabular model, on Dagster."""

@@ -1,0 +1,207 @@
+"""The `mlplatform` command: thin, one call into a room per verb.
+
+Exit codes: 0 done · 1 refused or failed, with one line that says what to do · 2 wrong use of the command.
+"""
+
+import logging
+import sys
+from datetime import date, timedelta
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mlplatform.domain.domain import Domain
+from mlplatform.domain.model import ModelSpec
+from mlplatform.domains.registered import registered_domain, registered_domains
+from mlplatform.errors import DataError, DeclarationError, MlplatformError
+from mlplatform.provenance.platform import Platform
+from mlplatform.settings import silence_telemetry
+from mlplatform.status import DomainStatus
+from mlplatform.status import as_json as status_json
+from mlplatform.status import status as domain_status
+
+app = typer.Typer(
+    name="mlplatform",
+    help="The production pipeline around a tabular model: land data, backfill features, train, promote, serve.\n\n"
+    "State lies in `var/` (`MLPLATFORM_HOME` moves it). MODEL is written `domain/model`, such as `flight_delay/late_arrival`.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out = Console()
+problems = Console(stderr=True)
+
+DomainName = Annotated[str, typer.Argument(help="Name of a registered domain, such as `flight_delay`.")]
+ModelName = Annotated[str, typer.Argument(help="A model as `domain/model`.")]
+First = Annotated[str | None, typer.Option("--from", help="First day, ISO. Default: the domain's first.")]
+Last = Annotated[str | None, typer.Option("--to", help="Last day, ISO, included.")]
+
+
+@app.callback()
+def main(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False) -> None:
+    """Read by `app_main`, which shows a traceback only with it."""
+    silence_telemetry()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("  %(message)s"))
+    platform_log = logging.getLogger("mlplatform")
+    platform_log.handlers = [handler]
+    platform_log.propagate = False
+    platform_log.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+@app.command()
+def demo(
+    domain: Annotated[str, typer.Option(help="The domain to take from its sample to a served prediction.")] = "flight_delay",
+    leave: Annotated[bool, typer.Option("--exit", help="Stop the servers and exit once the answer has been checked.")] = False,
+    ui_port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    port: Annotated[int, typer.Option(help="Port of the predictions.")] = 3001,
+) -> None:
+    """Run the main job on the domain's own sample and serve: land, five stages, train, promote, Bento, first answer."""
+    from mlplatform.demo import run_demo
+
+    met = run_demo(Platform.from_settings(), registered_domain(domain), ui_port=ui_port, port=port, leave=leave, console=out)
+    raise typer.Exit(0 if met else 1)
+
+
+@app.command()
+def land(domain: DomainName, first: First = None, last: Last = None) -> None:
+    """Put the sample's files into the landing folder, day by day, as the sources would."""
+    from mlplatform.features.landing import land_sample
+
+    declared = registered_domain(domain)
+    start = _day(first) or declared.start
+    end = _day(last) or start + timedelta(days=declared.sample.demo_days - 1 if declared.sample else 0)
+    files = land_sample(Platform.from_settings().landing(domain), declared, start, end)
+    out.print(f"landed {files} files, {start} to {end}")
+
+
+@app.command()
+def backfill(domain: DomainName, first: First = None, last: Last = None) -> None:
+    """Take landed days through the five stages, in one run. Days that are up to date are recomputed and change nothing."""
+    from mlplatform.features.landing import days_landed_by_all
+    from mlplatform.jobs import materialize_days
+
+    platform, declared = Platform.from_settings(), registered_domain(domain)
+    landed = days_landed_by_all(platform.landing(domain), declared.sources)
+    if not landed:
+        raise DataError(f"nothing has landed in {platform.landing(domain)}. Run `mlplatform land {domain}` for the sample")
+    days = _days(first or landed[0], last or landed[-1])
+    run = materialize_days(platform, declared, days)
+    out.print(f"{len(days)} days, {days[0]} to {days[-1]}, run {run}")
+
+
+@app.command()
+def train(
+    model: ModelName,
+    as_of: Annotated[str | None, typer.Option(help="ISO day; data before it is used. Default: after the newest features.")] = None,
+) -> None:
+    """Make the recipe of now and take it from training set to Bento, if the gate says pass."""
+    from mlplatform.jobs import add_recipe, materialize_recipe
+
+    platform = Platform.from_settings()
+    domain, spec = _model(model)
+    recipe = add_recipe(platform, domain, spec, as_of=as_of)
+    out.print(f"recipe {recipe.key}")
+    materialize_recipe(platform, domain, spec, recipe.key)
+    out.print(f"{model} {recipe.key} is the champion")
+
+
+@app.command()
+def promote(model: ModelName, recipe: Annotated[str, typer.Argument(help="Key of the recipe, as `train` prints it.")]) -> None:
+    """Make an evaluated candidate the champion and build its Bento. Refused without a decision that says pass."""
+    from mlplatform.jobs import materialize_recipe
+
+    domain, spec = _model(model)
+    materialize_recipe(Platform.from_settings(), domain, spec, recipe, stages=["promotion", "bento"])
+    out.print(f"{model} {recipe} is the champion")
+
+
+@app.command()
+def serve(
+    model: ModelName,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3001,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the Bento of the champion over HTTP, until interrupted."""
+    from mlplatform.servers import serve_champion
+
+    domain, spec = _model(model)
+    raise typer.Exit(serve_champion(Platform.from_settings(), domain, spec, host=host, port=port))
+
+
+@app.command()
+def status(
+    domain: Annotated[str | None, typer.Argument(help="One domain; default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show the newest partition of every stage, and each model's champion, its age and figures."""
+    domains = [registered_domain(domain)] if domain else list(registered_domains().values())
+    found = domain_status(Platform.from_settings(), domains)
+    if as_json:
+        typer.echo(status_json(found))
+        return
+    for each in found:
+        out.print(_stages_table(each))
+        out.print(_models_table(each))
+
+
+def app_main() -> None:
+    """Run the command; a refusal of the platform is one line and exit code 1."""
+    try:
+        app()
+    except MlplatformError as error:
+        if "--debug" in sys.argv:
+            raise
+        problems.print(f"mlplatform: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        for note in getattr(error, "__notes__", ()):
+            problems.print(f"  {note}", markup=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _model(name: str) -> tuple[Domain, ModelSpec]:
+    domain, separator, model = name.partition("/")
+    if not separator:
+        raise DeclarationError(f"a model is written `domain/model`, such as flight_delay/late_arrival; not {name!r}")
+    declared = registered_domain(domain)
+    return declared, declared.model(model)
+
+
+def _day(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise DeclarationError(f"{text!r} is no day. Write it as 2013-07-01") from error
+
+
+def _days(first: str, last: str) -> list[str]:
+    from mlplatform.features.tables import day_range
+
+    start, end = _day(first), _day(last)
+    if start is None or end is None or end < start:
+        raise DeclarationError(f"{first} to {last} is no range of days. Give the earlier day first")
+    return day_range(start.isoformat(), end.isoformat())
+
+
+def _stages_table(found: DomainStatus) -> Table:
+    table = Table(title=f"{found.domain}: {found.quarantined_rows} rows in quarantine", title_justify="left")
+    for column in ("stage", "newest partition", "partitions"):
+        table.add_column(column)
+    for stage, newest in found.newest.items():
+        table.add_row(stage, newest or "none", str(found.partitions[stage]))
+    return table
+
+
+def _models_table(found: DomainStatus) -> Table:
+    table = Table()
+    for column in ("model", "champion", "recipe", "since (UTC)", "evaluation"):
+        table.add_column(column)
+    for model in found.models:
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in model.metrics.items())
+        since = f"{model.since:%Y-%m-%d %H:%M}" if model.since else ""
+        table.add_row(model.model, (model.champion or "none")[:12], model.model_version or "", since, figures)
+    return table

@@ -1,0 +1,190 @@
+"""The demo: a domain's sample from landing to a checked HTTP answer, then the servers.
+
+Running it again finds what is up to date and does only the rest. It checks what it shows: the answer over HTTP must be,
+to the bit, the offline score of the same request.
+"""
+
+import json
+import shlex
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+
+from mlplatform import jobs, servers
+from mlplatform.domain.domain import Domain
+from mlplatform.domain.model import ModelSpec
+from mlplatform.errors import DeclarationError, PromotionRefused
+from mlplatform.features.historical import historical_features
+from mlplatform.features.landing import days_landed_by_all, land_sample
+from mlplatform.features.pipeline import pending
+from mlplatform.features.publish import publish_snapshots
+from mlplatform.features.tables import day_range, stages
+from mlplatform.provenance.platform import Platform
+from mlplatform.registry.candidate import bundle_of
+from mlplatform.registry.ledger import Ledger
+from mlplatform.rollout.judge import load_decision
+from mlplatform.scoring.request import parse_requests
+from mlplatform.training.recipe import recipe
+
+main_job_aim, second_run_aim = 180.0, 40.0
+"""Seconds on two cores."""
+
+
+def run_demo(
+    platform: Platform, domain: Domain, *, ui_port: int, port: int, leave: bool, console: Console
+) -> bool:
+    """Run the main job, serve, and (unless `leave`) stay until interrupted; True when the answer was right."""
+    if domain.sample is None:
+        raise DeclarationError(f"{domain.name} has no sample to demonstrate with. Land its data and run `mlplatform backfill`")
+    servers.require_free("127.0.0.1", port)
+    servers.require_free("127.0.0.1", ui_port)
+    started = time.monotonic()
+    steps = _Steps(console)
+    did = [_features(platform, domain, steps)]
+    did += [_model(platform, domain, model, steps) for model in domain.models]
+    served = next((model for model in domain.models if Ledger(platform).champion(f"{domain.name}/{model.name}")), None)
+    if served is None:
+        console.print("no model passed its gate, so there is nothing to serve; the reasons are above", style="red")
+        return False
+    with ExitStack() as stack:
+        url = f"http://127.0.0.1:{port}"
+        steps.begin(f"serve {domain.name}/{served.name}")
+        log = platform.home / "logs" / "bento.log"
+        command = servers.bento_command(servers.champion_tag(platform, domain, served), host="127.0.0.1", port=port)
+        children = stack.enter_context(servers.running([command], servers.bento_environment(platform, clock="request"), log))
+        servers.wait_until_answering(f"{url}/readyz", children[0], log, seconds=90)
+        answer = _ask(url, domain.requests.example)
+        right = _check(platform, domain, served, answer, console)
+        steps.end()
+        main_job = time.monotonic() - started
+        ui = f"http://127.0.0.1:{ui_port}"
+        steps.begin("start the Dagster UI")
+        jobs.dagster_home(platform)
+        ui_log = platform.home / "logs" / "dagster.log"
+        webserver, _ = stack.enter_context(servers.running(servers.ui_commands(port=ui_port), servers.ui_environment(platform), ui_log))
+        servers.wait_until_answering(f"{ui}/server_info", webserver, ui_log, seconds=120)
+        steps.end()
+        _aims(console, main_job, time.monotonic() - started, first=any(did))
+        console.print(f"\nUI           {ui}\npredictions  {url}  ({domain.name}/{served.name})\n")
+        console.print("ask it:", style="bold")
+        # Printed as it is: a line that is wrapped or coloured does not paste.
+        print(_curl(url, domain.requests.example))
+        print(json.dumps(answer))
+        if not leave:
+            console.print("\nCtrl-C stops both servers; all state is in " + str(platform.home))
+            _stay(children[0].wait)
+    return right
+
+
+class _Steps:
+    """Says what is running, how far the job is, and how long each part took."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._start = time.monotonic()
+        self._name = ""
+
+    def begin(self, name: str) -> None:
+        self._name, self._start = name, time.monotonic()
+        self._console.print(f"▸ {name}", style="bold")
+
+    def end(self, said: str = "") -> None:
+        self._console.print(f"  {self._name}: {time.monotonic() - self._start:.1f} s{f', {said}' if said else ''}", style="green")
+
+
+def _features(platform: Platform, domain: Domain, steps: _Steps) -> bool:
+    """Land the sample and bring every stage up to date; whether there was anything to do."""
+    sample = domain.sample
+    assert sample is not None
+    steps.begin(f"land {sample.demo_days} days of {domain.name}")
+    files = land_sample(platform.landing(domain.name), domain, sample.start, sample.start + timedelta(days=sample.demo_days - 1))
+    steps.end(f"{files} files")
+    landed = days_landed_by_all(platform.landing(domain.name), domain.sources)
+    days = day_range(landed[0], landed[-1])
+    stale = sorted({day for stage in stages for day in pending(platform, domain, stage, days)} | _unmade(platform, domain, days))
+    if stale:
+        days = day_range(stale[0], stale[-1])
+        steps.begin(f"five stages, {len(days)} days in one run")
+        jobs.materialize_days(platform, domain, days)
+        steps.end()
+        return True
+    publish_snapshots(platform, domain)
+    return False
+
+
+def _unmade(platform: Platform, domain: Domain, days: list[str]) -> set[str]:
+    """Landed days that some stage lacks: what could not be planned is not pending."""
+    from mlplatform.features.tables import Tables
+
+    tables = Tables(platform, domain)
+    stores = [store for stage in stages for store in tables.of(stage).values()]
+    return {day for store in stores for day in set(days) - set(store.current(days))}
+
+
+def _model(platform: Platform, domain: Domain, model: ModelSpec, steps: _Steps) -> bool:
+    """Train, judge, promote and build one model; whether there was anything to do."""
+    name = f"{domain.name}/{model.name}"
+    made = recipe(platform, domain, model)
+    folder = platform.training(domain.name, model.name, made.key)
+    if (folder / "decision.json").exists():
+        decision = load_decision(folder)
+        if decision.outcome != "pass" or Ledger(platform).champion(name) == decision.candidate:
+            return False
+    steps.begin(f"train {name}, recipe {made.key}")
+    jobs.add_recipe(platform, domain, model)
+    try:
+        jobs.materialize_recipe(platform, domain, model, made.key)
+    except PromotionRefused as error:
+        steps.end(str(error))
+        return True
+    steps.end("promoted")
+    return True
+
+
+def _ask(url: str, request: Any) -> dict[str, Any]:
+    body = json.dumps(dict(request)).encode()
+    asked = urllib.request.Request(f"{url}/predict", data=body, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=30) as response:
+        answer: dict[str, Any] = json.load(response)
+        return answer
+
+
+def _check(platform: Platform, domain: Domain, model: ModelSpec, answer: dict[str, Any], console: Console) -> bool:
+    """Whether the answer is, to the bit, the offline score of the same request at the same instant."""
+    champion = Ledger(platform).champion(f"{domain.name}/{model.name}")
+    assert champion is not None
+    bundle = bundle_of(platform, champion)
+    asked = {name: value for name, value in domain.requests.example.items() if name != "at"}
+    at = datetime.fromisoformat(str(domain.requests.example["at"]))
+    request = parse_requests([asked], domain.requests.columns).with_columns(at=pl.lit(at, dtype=pl.Datetime("us", "UTC")))
+    values = historical_features(platform, domain, model, request)
+    expected = bundle.answers(bundle.scores(bundle.features(request, values))).row(0, named=True)
+    told = {name: answer[name] for name in ("prediction", "probability", "confidence")}
+    right = told == {name: expected[name] for name in told} and answer["source"] == "model" and not answer["degraded"]
+    if right:
+        console.print("  the answer over HTTP equals the offline score of the same request, to the bit", style="green")
+    else:
+        console.print(f"  the answer {answer} is not the offline score {expected}", style="red")
+    return right
+
+
+def _aims(console: Console, main_job: float, whole: float, *, first: bool) -> None:
+    name, seconds, aim = ("demo.main_job_seconds", main_job, main_job_aim) if first else ("demo.second_run_seconds", whole, second_run_aim)
+    print(f"aim  {name}  {seconds:.1f}  <= {aim:.0f}  {'met' if seconds <= aim else 'short'}")
+
+
+def _curl(url: str, request: Any) -> str:
+    return f"curl -s {url}/predict -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(dict(request)))}"
+
+
+def _stay(wait: Callable[[], int]) -> None:
+    try:
+        wait()
+    except KeyboardInterrupt:
+        return

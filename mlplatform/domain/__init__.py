@@ -1,0 +1,1 @@
+"""The frozen declarations of a domain. No logic, no import of anything heavy."""

@@ -1,0 +1,177 @@
+"""A model on feature views: label, task, settings, thresholds, fallback. Each number says why it is that number."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+import polars as pl
+
+Task = Literal["binary", "multiclass", "regression"]
+Device = Literal["cpu", "cuda"]
+Direction = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """A number that decides something, and the reason why it is that number."""
+
+    value: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What is predicted."""
+
+    name: str
+    meaning: str
+    value: Callable[[], pl.Expr]
+    """Expression over the facts of the domain's requests. Null: this fact has no label and is not trained on."""
+
+    delay: timedelta
+    """The time from the request until almost every label is known; the gap between two splits."""
+
+    unit: str = ""
+    classes: tuple[str, ...] = ()
+    """Names of the classes in label order, for a multiclass task; the label is their index."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class XGBoostSettings:
+    """XGBoost's parameters that every model states; anything else goes into `more`."""
+
+    rounds: int = 200
+    learning_rate: float = 0.1
+    max_depth: int = 6
+    min_child_weight: float = 1.0
+    subsample: float = 1.0
+    colsample_bytree: float = 1.0
+    reg_lambda: float = 1.0
+    objective: str | None = None
+    """XGBoost's objective; None takes the usual one of the task (`binary:logistic`, `multi:softprob`,
+    `reg:squarederror`)."""
+
+    device: Device = "cpu"
+    """Checked where it is used: XGBoost itself falls back to the CPU with no more than a warning."""
+
+    threads: int = 2
+    """Recorded; the bytes of the model do not depend on it."""
+
+    seed: int = 20130101
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Between:
+    """A range of one parameter that the search may try, both ends included."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+    """Whole numbers only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """What Optuna may try. The declared settings are always trial 0, so a search never ends below them."""
+
+    trials: int = 0
+    """0: no search."""
+
+    parameters: Mapping[str, Between] = field(default_factory=dict)
+    """Names of `XGBoostSettings` fields."""
+
+    sample_rows: int = 50_000
+    """Rows of the training window that a trial fits on: the newest ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """How the time axis is cut: warm-up | training | gap | calibration | gap | evaluation. Never random."""
+
+    warm_up: timedelta
+    """Days after the first partition whose windows are not full yet, and are not trained on."""
+
+    calibration: timedelta
+    evaluation: timedelta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A part of the traffic that is judged on its own, so that no average hides a hurt group."""
+
+    name: str
+    column: str
+    """A request column; each of its values is one segment."""
+
+    min_rows: int = 500
+    """Values with fewer evaluation rows are not judged: their interval would say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a candidate must show before it may replace the champion."""
+
+    metric: str
+    """The metric that decides: `log_loss`, `auc`, `mae`, `rmse`, `accuracy`."""
+
+    min_rows: Threshold
+    """Evaluation rows below which the answer is `inconclusive`."""
+
+    margin: Threshold
+    """How much worse than the champion (in the metric's unit) still counts as equal, overall."""
+
+    segment_margin: Threshold
+    """The same for each segment: no group may lose more than this."""
+
+    max_calibration_error: Threshold | None = None
+    """Expected calibration error (binary) that is still acceptable."""
+
+    too_good: Mapping[str, Threshold] = field(default_factory=dict)
+    """Metric -> value from which a leak is the likelier explanation, and the candidate fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objectives:
+    """Service level objectives of one model."""
+
+    p99_ms: Threshold
+    """99th percentile of the time to score one row inside the process, milliseconds."""
+
+    rows_per_second: Threshold
+    """Rows scored a second in batches of 1,024 on one core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One model of a domain."""
+
+    name: str
+    meaning: str
+    task: Task
+    label: Label
+    views: tuple[str, ...]
+    """Views it reads: `view` of this domain, `domain/view` of another one."""
+
+    on_demand: tuple[str, ...] = ()
+    fitted: tuple[str, ...] = ()
+    settings: XGBoostSettings = XGBoostSettings()
+    search: SearchSpace = SearchSpace()
+    split: Split
+    segments: tuple[Segment, ...] = ()
+    gate: Gate
+    objectives: Objectives
+    simple_features: tuple[str, ...]
+    """Features of the simple model (logistic or linear regression) that answers when the booster cannot."""
+
+    rules: Callable[[Mapping[str, Any]], float | None]
+    """The domain's rule of thumb: one request -> probability (binary), class index (multiclass) or value (regression), or None where
+    the rules know nothing either. Never raises."""
+
+    decision: Threshold | None = None
+    """Binary: probability from which the prediction is 1."""
+
+    review_below: Threshold | None = None
+    """Confidence below which a person should look (`needs_review`)."""

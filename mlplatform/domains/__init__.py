@@ -1,0 +1,1 @@
+"""The domains that come with the platform, one package each."""

@@ -1,0 +1,223 @@
+"""Every exception of the platform, sorted by what the caller can do about it.
+
+::
+
+    MlplatformError
+    ├── DeclarationError            mend the domain's declaration
+    ├── DataError                   mend or wait for the data
+    │   ├── MalformedFile           a landed file cannot be read as its source declares
+    │   ├── MissingPartition        a partition that was asked for has no revision
+    │   ├── IncompleteWindow        a trailing window lacks some of its days
+    │   └── ContractBroken          a blocking rule of a contract refused the partition
+    ├── ExpectationRaised           mend the contract or Great Expectations: it gave no verdict
+    ├── NonDeterministicStage       mend the transformation: same inputs, other bytes
+    ├── StaleRevision               somebody else wrote first: read again, decide again
+    ├── PromotionRefused            read the decision's reasons; nothing was moved
+    ├── BundleError                 the bundle must not be served
+    │   ├── BundleCorrupt           a file does not match its hash in the manifest
+    │   ├── ViewVersionMismatch     the bundle was trained on another version of a view
+    │   ├── DeviceUnavailable       the declared device is not on this machine
+    │   ├── GoldenMismatch          the golden rows are scored differently here than in training
+    │   └── BentoNotBuilt           BentoML could not build a Bento of the bundle
+    ├── ScoreOutOfRange             a score that is no answer: fall back, and look at the model
+    ├── InvalidRequest              mend the request: every field at fault is named
+    ├── MalformedBody               mend the request: it is not one JSON object
+    └── Unavailable                 start or mend an outside part (a server, a store, a port)
+
+A class builds its own message from its arguments, and the message says what to do next.
+"""
+
+from collections.abc import Mapping, Sequence
+
+
+class MlplatformError(Exception):
+    """The root: catch it to tell the platform's own refusals from faults."""
+
+
+class DeclarationError(MlplatformError):
+    """A domain is declared in a way that cannot work; found when it is loaded, before anything runs."""
+
+
+class DataError(MlplatformError):
+    """The data is not what was declared, or not there yet."""
+
+
+class MalformedFile(DataError):
+    """A landed file cannot be read as its source declares."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}. Nothing of it was taken in; land a corrected file under the same name")
+        self.path = path
+        self.reason = reason
+
+
+class MissingPartition(DataError):
+    """A partition that was asked for has no revision."""
+
+    def __init__(self, table: str, partitions: Sequence[str]) -> None:
+        listed = ", ".join(partitions[:5]) + (f" and {len(partitions) - 5} more" if len(partitions) > 5 else "")
+        super().__init__(f"{table} has no revision of {listed}. Materialise that stage for these partitions first")
+        self.table = table
+        self.partitions = tuple(partitions)
+
+
+class IncompleteWindow(DataError):
+    """A trailing window lacks some of its days, so nothing was computed from what happens to be there."""
+
+    def __init__(self, view: str, partition: str, missing: Sequence[str]) -> None:
+        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        super().__init__(
+            f"{view} of {partition} needs {listed}, which did not arrive. "
+            "Land and materialise those days, or declare them absent in the source"
+        )
+        self.view = view
+        self.partition = partition
+        self.missing = tuple(missing)
+
+
+class ContractBroken(DataError):
+    """A blocking rule of a contract refused the partition; what landed stays in `raw` and `quarantine`."""
+
+    def __init__(self, source: str, broken: Mapping[str, Sequence[str]]) -> None:
+        told = "; ".join(f"{partition}: {', '.join(rules)}" for partition, rules in sorted(broken.items()))
+        super().__init__(f"{source} breaks blocking rules ({told}). Correct the source and land the day again")
+        self.source = source
+        self.broken = {partition: tuple(rules) for partition, rules in broken.items()}
+
+
+class ExpectationRaised(MlplatformError):
+    """Great Expectations could not evaluate some expectations: neither kept nor broken, so nothing passes."""
+
+    def __init__(self, suite: str, raised: Mapping[str, str]) -> None:
+        first, message = next(iter(raised.items()))
+        more = f" (and {len(raised) - 1} more)" if len(raised) > 1 else ""
+        super().__init__(
+            f"{suite}: the expectation {first!r} raised inside{more}: {message}. "
+            "Check every partition against this very contract, or mend the Great Expectations install"
+        )
+        self.suite = suite
+        self.raised = dict(raised)
+
+
+class NonDeterministicStage(MlplatformError):
+    """The same inputs, code and environment gave other bytes than before."""
+
+    def __init__(self, table: str, partition: str) -> None:
+        super().__init__(
+            f"{table} of {partition}: same input revisions, code version and lock file, yet other content than an "
+            "earlier revision. Look for an unsorted group, a random number or a clock in the transformation"
+        )
+        self.table = table
+        self.partition = partition
+
+
+class StaleRevision(MlplatformError):
+    """The partition has moved on since it was read."""
+
+    def __init__(self, table: str, partition: str, expected: int, found: int) -> None:
+        super().__init__(
+            f"{table} of {partition} is at revision {found}, not {expected}: somebody else wrote first. "
+            "Read it again and decide again"
+        )
+        self.table = table
+        self.partition = partition
+        self.expected = expected
+        self.found = found
+
+
+class PromotionRefused(MlplatformError):
+    """No alias is moved without a decision that says `pass` for this very candidate and champion."""
+
+    def __init__(self, model: str, recipe: str, reasons: Sequence[str]) -> None:
+        super().__init__(f"{model} {recipe} is not promoted: {'; '.join(reasons)}. Nothing was moved")
+        self.model = model
+        self.recipe = recipe
+        self.reasons = tuple(reasons)
+
+
+class BundleError(MlplatformError):
+    """The bundle must not be served."""
+
+
+class BundleCorrupt(BundleError):
+    """A file of the bundle is missing or does not match its hash in the manifest."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}. Build the bundle again from its recipe; do not serve this one")
+        self.path = path
+
+
+class ViewVersionMismatch(BundleError):
+    """The bundle was trained on another version of a feature view than the one offered."""
+
+    def __init__(self, view: str, trained: str, offered: str) -> None:
+        super().__init__(
+            f"the model was trained on {view}@{trained}, the store offers {view}@{offered}. "
+            "Publish the version it was trained on, or train again"
+        )
+        self.view = view
+        self.trained = trained
+        self.offered = offered
+
+
+class DeviceUnavailable(BundleError):
+    """The declared device is not on this machine; XGBoost would go on silently on the CPU."""
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(
+            f"device {device!r} is declared but not there: {reason}. Run on a machine with the device, "
+            "or train with `device='cpu'`"
+        )
+        self.device = device
+
+
+class ScoreOutOfRange(MlplatformError):
+    """A model gave a score that is no answer: not finite, or no probability. The breaker counts it as a failure."""
+
+    def __init__(self, model: str, rows: Sequence[int], reason: str) -> None:
+        listed = ", ".join(str(row) for row in rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+        super().__init__(
+            f"{model}: the score of row {listed} is {reason}. Answer from the fallback, and compare the features of "
+            "that row with the model's training set"
+        )
+        self.model = model
+        self.rows = tuple(rows)
+
+
+class GoldenMismatch(BundleError):
+    """The golden rows are scored differently here than where the model was trained."""
+
+    def __init__(self, model: str, digest: str, differing: int, rows: int) -> None:
+        super().__init__(
+            f"{model} {digest}: {differing} of {rows} golden rows are scored differently than in training. "
+            "Install the lock file of its record and use its device class; then compare again"
+        )
+        self.differing = differing
+
+
+class BentoNotBuilt(BundleError):
+    """BentoML could not build a Bento of the bundle."""
+
+    def __init__(self, tag: str, reason: str) -> None:
+        super().__init__(f"{tag} could not be built: {reason}. Nothing was stored; mend that and build again")
+        self.tag = tag
+
+
+class InvalidRequest(MlplatformError):
+    """A request breaks the contract; `fields` names each field and what is wrong with it."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {reason}" for name, reason in fields.items()))
+        self.fields = dict(fields)
+
+
+class MalformedBody(MlplatformError):
+    """The body of a request is not one JSON object with each name once."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the body is not what is expected: {reason}. Send one JSON object, each name once, in UTF-8")
+        self.reason = reason
+
+
+class Unavailable(MlplatformError):
+    """An outside part (a server, a store, a port) is not there."""

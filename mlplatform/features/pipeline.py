@@ -1,0 +1,345 @@
+"""The five stages, one step per table: what a partition is made from, and how.
+
+A step knows the revisions that a partition would be made from before it reads a row (`plan`), so that what is up to
+date can be told from what is not without computing anything (`pending`). `run` computes and appends; a partition whose
+data is wrong does not hold back the others: they are appended, then the error is raised.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+
+import polars as pl
+
+from mlplatform.domain.domain import Domain
+from mlplatform.domain.source import Derived, Source
+from mlplatform.domain.view import FeatureView
+from mlplatform.errors import ContractBroken, DataError, DeclarationError, IncompleteWindow, MissingPartition
+from mlplatform.features.landing import file_version, landed_days, read_landed
+from mlplatform.features.rules import Checked, check
+from mlplatform.features.stage import Draft, Revision, Stage, Written
+from mlplatform.features.tables import Tables, available_at, clocks, day_range, partition_end
+from mlplatform.features.version import view_version
+from mlplatform.features.view import compute_view, look_back_days
+from mlplatform.provenance.code_version import code_version, declaration_version
+from mlplatform.provenance.platform import Platform
+
+log = logging.getLogger(__name__)
+
+partitions_at_once = 92
+"""Partitions computed and committed together: bounds memory to a quarter of a year and its look-back."""
+
+Rows = Callable[[str], pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each partition would be made from."""
+
+    inputs: dict[str, tuple[str, ...]]
+    """By partition: `table/partition@revision`, sorted."""
+
+    missing: dict[str, DataError] = field(default_factory=dict)
+    """Partitions that cannot be made, and why."""
+
+    def pins(self) -> dict[str, dict[str, int]]:
+        """Every revision that any partition is made from: table -> partition -> number."""
+        pinned: dict[str, dict[str, int]] = {}
+        for names in self.inputs.values():
+            for name in names:
+                table_and_partition, _, number = name.rpartition("@")
+                table, _, partition = table_and_partition.rpartition("/")
+                pinned.setdefault(table, {})[partition] = int(number)
+        return pinned
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one table is made."""
+
+    stage: str
+    table: str
+    store: Stage
+    code_version: str
+    plan: Callable[[Sequence[str]], Plan]
+    read: Callable[[Plan], Rows]
+    """(what to make it from) -> a function that computes the rows of one partition; reads the planned revisions only."""
+
+    found: dict[str, Checked] = field(default_factory=dict)
+    """By partition, what a contract found; filled while rows are computed."""
+
+
+@dataclass
+class Outcome:
+    """What a run of some steps left behind."""
+
+    revisions: dict[str, dict[str, Revision]] = field(default_factory=dict)
+    """Current revision after the run, by partition and table."""
+
+    new: int = 0
+    """Revisions that this run appended."""
+
+    failed: dict[str, DataError] = field(default_factory=dict)
+    found: dict[str, dict[str, Checked]] = field(default_factory=dict)
+    """By source and partition, what its contract found (counts and verdicts; the rows are in the tables)."""
+
+
+def steps(platform: Platform, domain: Domain, stage: str) -> list[Step]:
+    """The steps of one stage."""
+    tables = Tables(platform, domain)
+    match stage:
+        case "raw":
+            return [_raw(platform, domain, tables, source) for source in domain.sources]
+        case "validated":
+            return [_checked(domain, tables, source, "validated") for source in domain.sources]
+        case "quarantine":
+            return [_checked(domain, tables, source, "quarantine") for source in domain.sources]
+        case "base":
+            return [_base(domain, tables, source) for source in domain.sources]
+        case "derived":
+            return [_derived(domain, tables, derived) for derived in domain.derived]
+        case "feature_store":
+            return [_view(domain, tables, view) for view in domain.views]
+    raise DeclarationError(f"no stage is called {stage!r}")
+
+
+def table_versions(domain: Domain, stage: str) -> dict[str, str]:
+    """Version of the code behind each table of a stage."""
+    match stage:
+        case "raw":
+            return {source.name: declaration_version(source.contract.schema) for source in domain.sources}
+        case "validated" | "quarantine":
+            return {source.name: declaration_version(source.contract) for source in domain.sources}
+        case "base":
+            return {source.name: code_version(source.base) for source in domain.sources}
+        case "derived":
+            return {derived.name: code_version(derived.function) for derived in domain.derived}
+    return {view.name: view_version(domain, view) for view in domain.views}
+
+
+def pending(platform: Platform, domain: Domain, stage: str, partitions: Sequence[str]) -> list[str]:
+    """Partitions of a stage whose newest revision was not made from today's inputs, code and environment."""
+    found = set()
+    for step in steps(platform, domain, stage):
+        current = step.store.current(partitions)
+        for partition, inputs in step.plan(partitions).inputs.items():
+            revision = current.get(partition)
+            wanted = (inputs, step.code_version, platform.environment)
+            if revision is None or (revision.inputs, revision.code_version, revision.environment) != wanted:
+                found.add(partition)
+    return sorted(found)
+
+
+def run(platform: Platform, domain: Domain, stage: str, partitions: Sequence[str], *, run_id: str) -> Outcome:
+    """Compute and append partitions of every table of a stage.
+
+    What could be made is appended, also where others failed: ask `raise_failures` of the outcome.
+    """
+    outcome = Outcome()
+    for step in steps(platform, domain, stage):
+        for chunk in _chunks(partitions):
+            _run_step(platform, domain, step, chunk, run_id, outcome)
+        outcome.found[step.table] = step.found
+    return outcome
+
+
+def raise_failures(outcome: Outcome) -> None:
+    """Raise the first partition's error, if any failed; the others are noted on it.
+
+    Raises
+    ------
+    DataError
+        A partition could not be made. The others are appended.
+    """
+    if not outcome.failed:
+        return
+    first, *others = sorted(outcome.failed)
+    error = outcome.failed[first]
+    if others:
+        error.add_note(f"and {len(others)} more partitions, the last one {others[-1]}")
+    raise error
+
+
+def _run_step(platform: Platform, domain: Domain, step: Step, partitions: Sequence[str], run_id: str, outcome: Outcome) -> None:
+    now = platform.clock()
+    planned = step.plan(partitions)
+    outcome.failed.update(planned.missing)
+    before = step.store.current(partitions)
+    rows_of = step.read(planned)
+    drafts = {}
+    for partition, inputs in planned.inputs.items():
+        try:
+            rows = rows_of(partition)
+        except DataError as error:
+            outcome.failed[partition] = error
+            continue
+        history = partition not in before and _is_history(domain, partition)
+        drafts[partition] = Draft(rows=rows, inputs=inputs, known_at=available_at(domain, partition) if history else None)
+    written = Written(run_id=run_id, code_version=step.code_version, environment=platform.environment, known_at=now)
+    after = step.store.append(drafts, written)
+    for partition, revision in after.items():
+        outcome.revisions.setdefault(partition, {})[step.table] = revision
+        outcome.new += partition not in before or before[partition].number != revision.number
+    log.info("%s %s: %d partitions, %d rows", step.stage, step.table, len(after), sum(each.rows for each in after.values()))
+
+
+def _is_history(domain: Domain, partition: str) -> bool:
+    return domain.history_until is not None and date.fromisoformat(partition) <= domain.history_until
+
+
+def _chunks(partitions: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(partitions), partitions_at_once):
+        yield partitions[start : start + partitions_at_once]
+
+
+def _raw(platform: Platform, domain: Domain, tables: Tables, source: Source) -> Step:
+    folder = platform.landing(domain.name)
+
+    def plan(partitions: Sequence[str]) -> Plan:
+        landed = set(landed_days(folder, source))
+        missing: dict[str, DataError] = {
+            day: MissingPartition(f"the landing folder of {domain.name}/{source.name}", [day])
+            for day in partitions
+            if day not in landed and date.fromisoformat(day) not in source.absent
+        }
+        return Plan({day: (file_version(folder, source, day),) for day in partitions if day in landed}, missing)
+
+    def read(_plan: Plan) -> Rows:
+        return lambda day: read_landed(folder, source, day)
+
+    return Step("raw", source.name, tables.raw(source.name), table_versions(domain, "raw")[source.name], plan, read)
+
+
+def _checked(domain: Domain, tables: Tables, source: Source, stage: str) -> Step:
+    raw = _Upstream("raw", source, tables.raw(source.name))
+    found: dict[str, Checked] = {}
+
+    def rows(day: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+        checked = check(frames[source.name], source.contract)
+        found[day] = replace(checked, kept=checked.kept.clear(), refused=checked.refused.clear())
+        if stage == "quarantine":
+            return checked.refused
+        if checked.blocking:
+            raise ContractBroken(source.name, {day: checked.blocking})
+        return checked.kept
+
+    store = tables.validated(source.name) if stage == "validated" else tables.quarantine(source.name)
+    step = _same_day(stage, source.name, store, table_versions(domain, stage)[source.name], [raw], rows)
+    return replace(step, found=found)
+
+
+def _base(domain: Domain, tables: Tables, source: Source) -> Step:
+    validated = _Upstream("validated", source, tables.validated(source.name))
+
+    def rows(day: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+        return _with_clocks(f"base of {source.name}", source.base(frames[source.name]), tables.base(source.name), domain, day)
+
+    return _same_day("base", source.name, tables.base(source.name), table_versions(domain, "base")[source.name], [validated], rows)
+
+
+def _derived(domain: Domain, tables: Tables, derived: Derived) -> Step:
+    upstream = [_Upstream("base", domain.source(name), tables.base(name)) for name in derived.inputs]
+
+    def rows(day: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+        plain = {name: frame.drop("available_at") for name, frame in frames.items()}
+        return _with_clocks(f"derived {derived.name}", derived.function(plain), tables.derived(derived.name), domain, day)
+
+    return _same_day("derived", derived.name, tables.derived(derived.name), table_versions(domain, "derived")[derived.name], upstream, rows)
+
+
+def _view(domain: Domain, tables: Tables, view: FeatureView) -> Step:
+    facts = tables.facts(view.facts)
+    label = facts.name.removeprefix(f"{domain.name}/")
+    absent = _absent_days(domain, view.facts)
+
+    def window(day: str) -> list[str]:
+        last = date.fromisoformat(day)
+        first = max(domain.start, last - timedelta(days=look_back_days(view) - 1))
+        return [each for each in day_range(first.isoformat(), day) if date.fromisoformat(each) not in absent]
+
+    def plan(partitions: Sequence[str]) -> Plan:
+        windows = {day: window(day) for day in partitions}
+        current = facts.current(sorted(set().union(*windows.values())))
+        inputs, missing = {}, {}
+        for day, days in windows.items():
+            lacking = [each for each in days if each not in current]
+            if lacking:
+                missing[day] = IncompleteWindow(view.name, day, lacking)
+            else:
+                inputs[day] = tuple(sorted(f"{label}/{each}@{current[each].number}" for each in days))
+        return Plan(inputs, dict(missing))
+
+    def read(planned: Plan) -> Rows:
+        known = facts.read(numbers=planned.pins().get(label, {})).drop("available_at").sort("event_time", maintain_order=True)
+
+        def rows(day: str) -> pl.DataFrame:
+            computed = compute_view(view, known, partition_end(day))
+            return computed.with_columns(available_at=pl.lit(available_at(domain, day), dtype=clocks["available_at"]))
+
+        return rows
+
+    return Step("feature_store", view.name, tables.features(view), table_versions(domain, "feature_store")[view.name], plan, read)
+
+
+@dataclass(frozen=True)
+class _Upstream:
+    stage: str
+    source: Source
+    store: Stage
+
+
+def _same_day(
+    stage: str,
+    table: str,
+    store: Stage,
+    version: str,
+    upstream: Sequence[_Upstream],
+    compute: Callable[[str, Mapping[str, pl.DataFrame]], pl.DataFrame],
+) -> Step:
+    """A step whose partition reads the same partition of its upstream tables, absent ones as empty frames."""
+
+    def plan(partitions: Sequence[str]) -> Plan:
+        inputs: dict[str, list[str]] = {day: [] for day in partitions}
+        missing: dict[str, DataError] = {}
+        for each in upstream:
+            current = each.store.current(partitions)
+            for day in partitions:
+                if day in current:
+                    inputs[day].append(f"{each.stage}/{each.source.name}/{day}@{current[day].number}")
+                elif date.fromisoformat(day) not in each.source.absent:
+                    missing[day] = MissingPartition(each.store.name, [day])
+        return Plan({day: tuple(sorted(names)) for day, names in inputs.items() if names and day not in missing}, missing)
+
+    def read(planned: Plan) -> Rows:
+        frames = {}
+        pins = planned.pins()
+        for each in upstream:
+            rows = each.store.read(numbers=pins.get(f"{each.stage}/{each.source.name}", {}), provenance=True)
+            parts = rows.partition_by("_partition", as_dict=True, include_key=False)
+            plain = {str(key[0]): part.drop("_revision", "_known_at") for key, part in parts.items()}
+            frames[each.source.name] = (plain, rows.clear().drop("_partition", "_revision", "_known_at"))
+        return lambda day: compute(day, {name: parts.get(day, empty) for name, (parts, empty) in frames.items()})
+
+    return Step(stage, table, store, version, plan, read)
+
+
+def _absent_days(domain: Domain, table: str) -> frozenset[date]:
+    """Days on which a derived table has nothing because none of its sources sent anything."""
+    for derived in domain.derived:
+        if derived.name == table:
+            return frozenset.intersection(*(domain.source(name).absent for name in derived.inputs))
+    return domain.source(table).absent
+
+
+def _with_clocks(what: str, rows: pl.DataFrame, store: Stage, domain: Domain, day: str) -> pl.DataFrame:
+    if "event_time" not in rows.columns:
+        raise DeclarationError(f"{what} gives no `event_time`. Add it: Datetime('us', 'UTC'), when the fact became known")
+    if rows["event_time"].null_count():
+        raise DeclarationError(f"{what} gives rows without an `event_time` on {day}. Let the contract refuse such rows")
+    published: datetime = available_at(domain, day)
+    stamped = rows.with_columns(available_at=pl.lit(published, dtype=clocks["available_at"]))
+    unknown = [name for name in stamped.columns if name not in store.schema]
+    if unknown:
+        raise DeclarationError(f"{what} gives {', '.join(unknown)}, which is not declared. Declare it or drop it")
+    return stamped

@@ -1,0 +1,1 @@
+"""What was made from what: content hashes, code versions, the reproducibility record."""

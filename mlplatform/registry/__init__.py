@@ -1,0 +1,1 @@
+"""What is deployed: bundle, manifest, ledger, MLflow, Bento."""

@@ -1,0 +1,1 @@
+"""The gate, the promotion, and the way a new model takes traffic."""

@@ -1,0 +1,112 @@
+"""A candidate before the gate: its evaluation on held-out rows, and the decision, both kept as data.
+
+The champion is scored on the same rows as the candidate. The decision names both; it says nothing about any other pair.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mlplatform.domain.domain import Domain
+from mlplatform.domain.model import ModelSpec
+from mlplatform.errors import DataError
+from mlplatform.provenance.platform import Platform
+from mlplatform.registry.bundle import Bundle, Scores
+from mlplatform.registry.candidate import bundle_of, load_candidate
+from mlplatform.registry.ledger import Ledger
+from mlplatform.rollout.gate import Decision, decide
+from mlplatform.scoring.booster import matrix, raw_scores
+from mlplatform.training.dataset import immaturity, load_rows
+from mlplatform.training.evaluate import evaluate, measure_latency
+from mlplatform.training.evaluation import Evaluation
+from mlplatform.training.examples import Examples, examples
+from mlplatform.training.recipe import Recipe
+
+
+def judge_candidate(platform: Platform, domain: Domain, model: ModelSpec, recipe: Recipe) -> tuple[Evaluation, Decision]:
+    """Evaluate the candidate of a recipe against the champion of now, decide, and keep both.
+
+    Raises
+    ------
+    DataError
+        There is no candidate of that recipe.
+    """
+    folder = platform.training(domain.name, model.name, recipe.key)
+    candidate = load_candidate(folder)
+    bundle = bundle_of(platform, candidate.manifest)
+    rows = load_rows(folder)
+    cut = examples(domain, model, recipe, rows)
+    held_out = cut.parts.evaluation
+    champion = Ledger(platform).champion(recipe.model)
+    rival = champion if champion != bundle.digest else None
+    features = bundle.features(cut.requests[held_out], cut.view_values[held_out])
+    scores = bundle.scores(features)
+    evaluation = evaluate(
+        model,
+        labels=cut.labels[held_out],
+        at=cut.requests["at"].gather(held_out),
+        candidate=np.load(folder / "trained_scores.npy"),
+        simple=bundle.simple.predict(features),
+        training_labels=cut.labels[cut.parts.train],
+        champion=None if rival is None else _champion_scores(bundle_of(platform, rival), cut),
+        requests=cut.requests[held_out],
+        importance=candidate.importance,
+        exported=scores,
+        latency=measure_latency(lambda one: bundle.calibration.apply(raw_scores(bundle.booster, one)), matrix(features)),
+        immaturity=immaturity(model, recipe.cut_off, rows),
+    )
+    decision = decide(model, evaluation, candidate=bundle.digest, champion=rival, decided_at=platform.clock())
+    (folder / "evaluation.json").write_text(evaluation.to_json())
+    (folder / "decision.json").write_text(decision.to_json())
+    return evaluation, decision
+
+
+def load_decision(folder: Path) -> Decision:
+    """The decision on a recipe.
+
+    Raises
+    ------
+    DataError
+        The candidate was not evaluated.
+    """
+    path = folder / "decision.json"
+    if not path.exists():
+        raise DataError(f"there is no decision on recipe {folder.name}. Materialise `evaluation` of that recipe first")
+    return Decision.from_json(path.read_text())
+
+
+def load_evaluation(folder: Path) -> Evaluation:
+    """The evaluation of a recipe's candidate.
+
+    Raises
+    ------
+    DataError
+        The candidate was not evaluated.
+    """
+    path = folder / "evaluation.json"
+    if not path.exists():
+        raise DataError(f"there is no evaluation of recipe {folder.name}. Materialise `evaluation` of that recipe first")
+    return Evaluation.from_json(path.read_text())
+
+
+def _champion_scores(champion: Bundle, cut: Examples) -> Scores:
+    """Scores of the champion on the candidate's evaluation rows, through its own feature code and fitted values.
+
+    Raises
+    ------
+    DataError
+        The champion reads features that this training set does not hold.
+    """
+    rows = cut.parts.evaluation
+    needed = [name for view in champion.manifest.views for name in _view_columns(champion, view)]
+    missing = [name for name in needed if name not in cut.view_values.columns]
+    if missing:
+        raise DataError(f"the champion {champion.digest[:12]} reads {', '.join(missing[:3])}, which this model does not. Retrain or roll back first")
+    return champion.scores(champion.features(cut.requests[rows], cut.view_values[rows]))
+
+
+def _view_columns(bundle: Bundle, view: str) -> list[str]:
+    owner, _, name = view.partition("/")
+    reference = name if owner == bundle.domain.name else view
+    return [feature.name for feature in bundle.domain.view(reference)[1].features]

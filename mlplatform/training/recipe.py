@@ -1,0 +1,129 @@
+"""The recipe of a model: everything that decides its bytes, named before anything is built.
+
+Two recipes are the same model exactly when their keys are equal; the key is the partition of `training_set`, `model`,
+`evaluation`, `promotion` and `bento`. It costs a listing of tables, never a read of rows.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+
+from mlplatform.domain.domain import Domain
+from mlplatform.domain.model import ModelSpec
+from mlplatform.errors import DataError, MissingPartition
+from mlplatform.features.historical import view_stores
+from mlplatform.features.tables import Tables
+from mlplatform.provenance.code_version import code_version, declaration_version
+from mlplatform.provenance.platform import Platform
+from mlplatform.training.calibrate import fit_calibration
+from mlplatform.training.fit import fit
+from mlplatform.training.search import search
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What goes into one model."""
+
+    model: str
+    """`domain/model`."""
+
+    as_of: str
+    """ISO day: partitions before it are used, labels available by `label_cut_off`."""
+
+    label_cut_off: str
+    """ISO instant: the as-of midnight and the publishing delay, when the last partition used was published."""
+
+    facts: Mapping[str, int]
+    """Revision of each partition of the requests' facts."""
+
+    views: Mapping[str, Mapping[str, int]]
+    """Revision of each partition of each view, by `owner/view`."""
+
+    view_versions: Mapping[str, str]
+    declaration: str
+    """Version of the model's declaration and of the requests': label, features, settings, search space, split."""
+
+    seed: int
+    code: str
+    """Version of the training code."""
+
+    @property
+    def key(self) -> str:
+        """As-of day and eight hex characters: the partition key."""
+        return f"{self.as_of}-{declaration_version(asdict(self))[:8]}"
+
+    @property
+    def cut_off(self) -> datetime:
+        """`label_cut_off` as a datetime."""
+        return datetime.fromisoformat(self.label_cut_off)
+
+
+def recipe(platform: Platform, domain: Domain, model: ModelSpec, *, as_of: str | None = None) -> Recipe:
+    """The recipe of a model as of a day, from what the tables hold now.
+
+    Parameters
+    ----------
+    as_of : ISO day; None: the day after the newest partition of the feature store
+
+    Raises
+    ------
+    DataError
+        There is nothing to train on.
+    """
+    facts = {day: each.number for day, each in Tables(platform, domain).facts(domain.requests.facts).current().items()}
+    views, versions = {}, {}
+    for label, (_, store, version) in view_stores(platform, domain, model).items():
+        views[label] = {day: each.number for day, each in store.current().items()}
+        versions[label] = version
+    newest = [max(days) for days in (facts, *views.values()) if days]
+    if len(newest) <= len(views):
+        raise DataError(f"{domain.name} has no features yet. Land data and run `mlplatform backfill {domain.name}`")
+    day = as_of or date.fromordinal(date.fromisoformat(min(newest)).toordinal() + 1).isoformat()
+    midnight = datetime.combine(date.fromisoformat(day), time(), UTC)
+    used = {each: number for each, number in facts.items() if each < day}
+    if not used:
+        raise MissingPartition(f"{domain.name}/derived/{domain.requests.facts}", [f"any day before {day}"])
+    return Recipe(
+        model=f"{domain.name}/{model.name}",
+        as_of=day,
+        label_cut_off=(midnight + domain.publishing_delay).isoformat(),
+        facts=used,
+        views={label: {each: number for each, number in days.items() if each < day} for label, days in views.items()},
+        view_versions=versions,
+        declaration=declaration_version(model, domain.requests, *_computed(domain, model)),
+        seed=model.settings.seed,
+        code=declaration_version(
+            *(code_version(function, roots=("mlplatform.training",)) for function in (fit, search, fit_calibration))
+        ),
+    )
+
+
+def save_recipe(folder: Path, made: Recipe) -> Path:
+    """Write a recipe as JSON; what is written once is not changed."""
+    path = folder / "recipe.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(made), indent=1, sort_keys=True))
+    return path
+
+
+def load_recipe(folder: Path) -> Recipe:
+    """Read a recipe back.
+
+    Raises
+    ------
+    MissingPartition
+        Nobody made a recipe of that key.
+    """
+    path = folder / "recipe.json"
+    if not path.exists():
+        raise MissingPartition("the recipes", [f"{folder.name} (make one with `mlplatform train`)"])
+    return Recipe(**json.loads(path.read_text()))
+
+
+def _computed(domain: Domain, model: ModelSpec) -> list[object]:
+    on_demand = [each for name in model.on_demand for each in domain.on_demand if each.name == name]
+    fitted = [each for name in model.fitted for each in domain.fitted if each.name == name]
+    return [*on_demand, *fitted]

@@ -1,0 +1,1 @@
+"""The serving runtime: what runs inside the Bento."""

@@ -1,0 +1,131 @@
+"""What the service says about itself: the OpenAPI document and a small page, from the bundle alone.
+
+The page is one plain HTML document: no script, no font, no request to anywhere else.
+"""
+
+import json
+from html import escape
+from typing import Any
+
+from mlplatform.registry.bundle import Bundle
+from mlplatform.scoring.request import request_schema
+
+PROBLEM = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "reason": {"type": "string"}},
+                "required": ["field", "reason"],
+            },
+        },
+    },
+    "required": ["title", "status", "detail"],
+}
+
+
+def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the service.
+
+    Parameters
+    ----------
+    request_time : whether a request may bring its own `at`
+    """
+    asked = bundle.domain.requests
+    schema = request_schema(asked.columns)
+    if request_time:
+        at = {"type": "string", "format": "date-time", "description": "the instant of the request"}
+        schema["properties"] = {**schema["properties"], "at": at}
+    refused = {
+        "description": "Refused; the detail says why",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    predict = {
+        "summary": bundle.model.meaning,
+        "operationId": "predict",
+        "parameters": [
+            {
+                "name": "X-Request-ID",
+                "in": "header",
+                "required": False,
+                "description": "Names this request in the answer and in the log; made up if absent",
+                "schema": {"type": "string"},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/Request"},
+                    "example": dict(asked.example),
+                }
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "The answer",
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}},
+            },
+            **dict.fromkeys(("400", "413", "422", "503"), refused),
+        },
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": bundle.manifest.model,
+            "version": bundle.manifest.model_version,
+            "description": bundle.model.meaning,
+        },
+        "paths": {
+            "/predict": {"post": predict},
+            "/model": _get("The manifest of the model that serves"),
+            "/livez": _get("Whether the process is alive"),
+            "/readyz": _get("Whether it may be given traffic, and if not, why"),
+        },
+        "components": {"schemas": {"Request": schema, "Answer": _answer(bundle), "Problem": PROBLEM}},
+    }
+
+
+def index_page(bundle: Bundle) -> str:
+    """The page at `/`: what is served, a request to paste, and where the rest is."""
+    example = escape(json.dumps(dict(bundle.domain.requests.example), ensure_ascii=False))
+    manifest = bundle.manifest
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{escape(manifest.model)}</title>
+<style>body {{ font: 1rem/1.5 system-ui, sans-serif; margin: 3rem auto; max-width: 46rem; padding: 0 1rem }}
+pre {{ background: #f3f3f3; padding: 1rem; overflow-x: auto }}</style>
+<h1>{escape(manifest.model)}</h1>
+<p>{escape(bundle.model.meaning)}</p>
+<p>Version {escape(manifest.model_version)}, manifest <code>{manifest.short_digest}</code></p>
+<pre>curl -X POST -H 'Content-Type: application/json' -d '{example}' <em>this address</em>/predict</pre>
+<p><a href="model">Manifest</a> · <a href="docs.json">OpenAPI</a> · <a href="readyz">Readiness</a></p>
+</html>
+"""
+
+
+def _get(summary: str) -> dict[str, Any]:
+    return {"get": {"summary": summary, "responses": {"200": {"description": "Yes"}, "503": {"description": "No"}}}}
+
+
+def _answer(bundle: Bundle) -> dict[str, Any]:
+    kinds: dict[str, dict[str, Any]] = {"binary": {"type": "integer", "enum": [0, 1]}, "regression": {"type": "number"}}
+    prediction = kinds.get(bundle.model.task, {"type": "string", "enum": list(bundle.model.label.classes)})
+    share = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+    properties = {
+        "prediction": {**prediction, "description": bundle.model.label.meaning},
+        "probability": share,
+        "confidence": share,
+        "needs_review": {"type": "boolean", "description": "a person should look: the confidence is low"},
+        "source": {"type": "string", "enum": ["model", "simple_model"]},
+        "degraded": {"type": "boolean", "description": "the answer was made with less than the model and its features"},
+        "model_version": {"type": "string"},
+        "manifest": {"type": "string", "description": "digest of the whole serving configuration"},
+        "request_id": {"type": "string"},
+    }
+    return {"type": "object", "properties": properties, "required": list(properties)}
