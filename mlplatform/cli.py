@@ -16,16 +16,17 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.domains.registered import registered_domain, registered_domains
 from mlplatform.errors import DataError, DeclarationError, MlplatformError
+from mlplatform.operations.status import DomainStatus
+from mlplatform.operations.status import as_json as status_json
+from mlplatform.operations.status import status as domain_status
 from mlplatform.provenance.platform import Platform
 from mlplatform.settings import silence_telemetry
-from mlplatform.status import DomainStatus
-from mlplatform.status import as_json as status_json
-from mlplatform.status import status as domain_status
 
 app = typer.Typer(
     name="mlplatform",
     help="The production pipeline around a tabular model: land data, backfill features, train, promote, serve.\n\n"
-    "State lies in `var/` (`MLPLATFORM_HOME` moves it). MODEL is written `domain/model`, such as `flight_delay/late_arrival`.",
+    "State lies in `var/` (`MLPLATFORM_HOME` moves it). MODEL is written `domain/model`, such as "
+    "`flight_delay/late_arrival`.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -54,15 +55,21 @@ def main(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback
 
 @app.command()
 def demo(
-    domain: Annotated[str, typer.Option(help="The domain to take from its sample to a served prediction.")] = "flight_delay",
-    leave: Annotated[bool, typer.Option("--exit", help="Stop the servers and exit once the answer has been checked.")] = False,
+    domain: Annotated[
+        str, typer.Option(help="The domain to take from its sample to a served prediction.")
+    ] = "flight_delay",
+    leave: Annotated[
+        bool, typer.Option("--exit", help="Stop the servers and exit once the answer has been checked.")
+    ] = False,
     ui_port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
     port: Annotated[int, typer.Option(help="Port of the predictions.")] = 3001,
 ) -> None:
     """Run the main job on the domain's own sample and serve: land, five stages, train, promote, Bento, first answer."""
-    from mlplatform.demo import run_demo
+    from mlplatform.operations.demo import run_demo
 
-    met = run_demo(Platform.from_settings(), registered_domain(domain), ui_port=ui_port, port=port, leave=leave, console=out)
+    met = run_demo(
+        Platform.from_settings(), registered_domain(domain), ui_port=ui_port, port=port, leave=leave, console=out
+    )
     raise typer.Exit(0 if met else 1)
 
 
@@ -80,14 +87,16 @@ def land(domain: DomainName, first: First = None, last: Last = None) -> None:
 
 @app.command()
 def backfill(domain: DomainName, first: First = None, last: Last = None) -> None:
-    """Take landed days through the five stages, in one run. Days that are up to date are recomputed and change nothing."""
+    """Take landed days through the five stages, in one run. What is up to date is recomputed and changes nothing."""
     from mlplatform.features.landing import days_landed_by_all
-    from mlplatform.jobs import materialize_days
+    from mlplatform.operations.jobs import materialize_days
 
     platform, declared = Platform.from_settings(), registered_domain(domain)
     landed = days_landed_by_all(platform.landing(domain), declared.sources)
     if not landed:
-        raise DataError(f"nothing has landed in {platform.landing(domain)}. Run `mlplatform land {domain}` for the sample")
+        raise DataError(
+            f"nothing has landed in {platform.landing(domain)}. Run `mlplatform land {domain}` for the sample"
+        )
     days = _days(first or landed[0], last or landed[-1])
     run = materialize_days(platform, declared, days)
     out.print(f"{len(days)} days, {days[0]} to {days[-1]}, run {run}")
@@ -96,10 +105,12 @@ def backfill(domain: DomainName, first: First = None, last: Last = None) -> None
 @app.command()
 def train(
     model: ModelName,
-    as_of: Annotated[str | None, typer.Option(help="ISO day; data before it is used. Default: after the newest features.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="ISO day; data before it is used. Default: after the newest features.")
+    ] = None,
 ) -> None:
     """Make the recipe of now and take it from training set to Bento, if the gate says pass."""
-    from mlplatform.jobs import add_recipe, materialize_recipe
+    from mlplatform.operations.jobs import add_recipe, materialize_recipe
 
     platform = Platform.from_settings()
     domain, spec = _model(model)
@@ -110,9 +121,11 @@ def train(
 
 
 @app.command()
-def promote(model: ModelName, recipe: Annotated[str, typer.Argument(help="Key of the recipe, as `train` prints it.")]) -> None:
+def promote(
+    model: ModelName, recipe: Annotated[str, typer.Argument(help="Key of the recipe, as `train` prints it.")]
+) -> None:
     """Make an evaluated candidate the champion and build its Bento. Refused without a decision that says pass."""
-    from mlplatform.jobs import materialize_recipe
+    from mlplatform.operations.jobs import materialize_recipe
 
     domain, spec = _model(model)
     materialize_recipe(Platform.from_settings(), domain, spec, recipe, stages=["promotion", "bento"])
@@ -126,7 +139,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Serve the Bento of the champion over HTTP, until interrupted."""
-    from mlplatform.servers import serve_champion
+    from mlplatform.operations.servers import serve_champion
 
     domain, spec = _model(model)
     raise typer.Exit(serve_champion(Platform.from_settings(), domain, spec, host=host, port=port))

@@ -45,6 +45,7 @@ def platform_definitions(domains: dict[str, Domain], platform: Platform) -> dg.D
 
 
 silence_telemetry()
-# Single-run backfills and windows at the start of time are marked beta in 1.13; the versions are locked, the warnings noise.
+# Single-run backfills and windows at the start of time are marked beta in 1.13; the versions are locked, the
+# warnings noise.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 defs = platform_definitions(registered_domains(), Platform.from_settings())

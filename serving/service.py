@@ -30,7 +30,7 @@ def served_settings() -> Settings:
     A Bento built by the platform lies in `<home>/bentoml/bentos/<name>/<version>/src`.
     """
     told = settings()
-    if told.home.resolve().is_relative_to(SOURCE) and SOURCE.parts[-5:-3] == ("bentoml", "bentos"):
+    if SOURCE.parts[-5:-3] == ("bentoml", "bentos") and told.home.resolve().is_relative_to(SOURCE.parents[3]):
         return replace(told, home=SOURCE.parents[4])
     return told
 

@@ -13,7 +13,6 @@ from mlplatform.domain.source import Derived, Sample, Source
 from mlplatform.domain.view import FeatureView, FittedValue, ImportedView, OnDemand
 from mlplatform.errors import DeclarationError
 
-
 Named = TypeVar("Named", Source, Derived, ModelSpec, FeatureView, OnDemand, FittedValue)
 
 
@@ -35,8 +34,8 @@ class Requests:
     """Request columns that name one case; with `at` they order a training set."""
 
     example: Mapping[str, Any]
-    """A request that works when pasted, as JSON would hold it. Its `at` counts only where a request's own time is honoured
-    (`MLPLATFORM_CLOCK=request`), as in the demo, which asks about the past."""
+    """A request that works when pasted, as JSON would hold it. Its `at` counts only where a request's own time is
+    honoured (`MLPLATFORM_CLOCK=request`), as in the demo, which asks about the past."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +103,15 @@ class Domain:
     def _refuse_duplicates(self) -> None:
         tables = [source.name for source in self.sources] + [derived.name for derived in self.derived]
         features = [feature.name for view in self.views for feature in view.features]
+        features += [feature.name for on_demand in self.on_demand for feature in on_demand.features]
+        features += [feature.name for value in self.fitted for feature in value.features]
         for kind, names in {
             "source or derived table": tables,
             "view": [view.name for view in self.views],
-            "feature": features,
+            # They stand side by side in one frame.
+            "feature or request column": [*features, *(column.name for column in self.requests.columns), "at"],
+            "on-demand or fitted value": [on_demand.name for on_demand in self.on_demand]
+            + [value.name for value in self.fitted],
             "model": [model.name for model in self.models],
         }.items():
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -131,16 +135,34 @@ class Domain:
                     raise DeclarationError(
                         f"model {model.name} reads {reference}, but a request has no {', '.join(missing)}"
                     )
-            for name in model.on_demand:
-                _named(self.on_demand, name, f"on-demand features of {self.name}")
-            for name in model.fitted:
-                _named(self.fitted, name, f"fitted value of {self.name}")
+            self._refuse_unknown_features(model, asked)
             if model.task == "binary" and model.decision is None:
                 raise DeclarationError(
                     f"model {model.name}: a binary model needs `decision`, the probability that says yes"
                 )
             if model.task == "multiclass" and len(model.label.classes) < 3:
                 raise DeclarationError(f"model {model.name}: a multiclass label names its classes, three or more")
+
+    def _refuse_unknown_features(self, model: ModelSpec, asked: set[str]) -> None:
+        given = [self.view(reference)[1].features for reference in model.views]
+        given += [
+            _named(self.on_demand, name, f"on-demand features of {self.name}").features for name in model.on_demand
+        ]
+        given += [_named(self.fitted, name, f"fitted value of {self.name}").features for name in model.fitted]
+        features = [feature for each in given for feature in each]
+        names = [feature.name for feature in features] + sorted(asked)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DeclarationError(f"model {model.name} would have {', '.join(twice)} twice. Give each its own name")
+        inputs = {feature.name for feature in features if feature.dtype != pl.String()}
+        unknown = [name for name in model.simple_features if name not in inputs]
+        if unknown:
+            raise DeclarationError(f"model {model.name} has no feature {', '.join(unknown)} for its simple model")
+        for segment in model.segments:
+            if segment.column not in asked:
+                raise DeclarationError(
+                    f"model {model.name}: segment {segment.name} reads {segment.column}, which no request has"
+                )
 
 
 def _named(declared: tuple[Named, ...], name: str, kind: str) -> Named:

@@ -167,8 +167,8 @@ class ModelSpec:
     """Features of the simple model (logistic or linear regression) that answers when the booster cannot."""
 
     rules: Callable[[Mapping[str, Any]], float | None]
-    """The domain's rule of thumb: one request -> probability (binary), class index (multiclass) or value (regression), or None where
-    the rules know nothing either. Never raises."""
+    """The domain's rule of thumb: one request -> probability (binary), class index (multiclass) or value
+    (regression), or None where the rules know nothing either. Never raises."""
 
     decision: Threshold | None = None
     """Binary: probability from which the prediction is 1."""

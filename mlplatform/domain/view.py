@@ -40,17 +40,19 @@ class FeatureView:
     """How old a value may be at the request, inclusive; older is `expired`, which gives a null."""
 
     function: Callable[[pl.DataFrame, datetime], pl.DataFrame]
-    """(facts of the window, sorted by event time; at: the end of the window, aware UTC) -> one row per entity with the key
+    """(facts of the window, sorted by event time; at: the end of the window, aware UTC) -> one row per entity with
+    the key
     and the features. A column `event_time` (Datetime us, UTC) may tell when the value was last true (a report's own
-    time); without it, the end of the window counts. Pure, and exact whatever the order of the rows: sum integers, divide once."""
+    time); without it, the end of the window counts. Pure, and exact whatever the order of the rows: sum integers,
+    divide once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedView:
     """A view of another domain, as this one relies on it: read from there, never computed twice.
 
-    It states what it relies on instead of importing the other domain's code, so that a bundle stays whole by itself; where
-    both domains are loaded, the statement is compared with the real view.
+    It states what it relies on instead of importing the other domain's code, so that a bundle stays whole by itself;
+    where both domains are loaded, the statement is compared with the real view.
     """
 
     domain: str

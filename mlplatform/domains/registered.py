@@ -31,7 +31,7 @@ def registered_domains() -> dict[str, Domain]:
     domains: dict[str, Domain] = {}
     for domain in found:
         if not isinstance(domain, Domain):
-            raise DeclarationError(f"{domain!r} is registered as a domain but is no Domain. Point the entry at its DOMAIN")
+            raise DeclarationError(f"{domain!r} is registered as a domain but is none. Point the entry at its DOMAIN")
         if domain.name in domains:
             raise DeclarationError(f"two domains are called {domain.name!r}. Rename one of them")
         domains[domain.name] = domain

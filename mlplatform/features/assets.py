@@ -88,7 +88,12 @@ def _contract_check(domain: Domain) -> dg.AssetCheckSpec:
 
 def _judge(domain: Domain, outcome: pipeline.Outcome) -> dg.AssetCheckResult:
     """The verdict of Great Expectations over all partitions of this run, with the table of rules by source."""
-    blocked = [f"{day} {source}: {', '.join(checked.blocking)}" for source, found in outcome.found.items() for day, checked in found.items() if checked.blocking]
+    blocked = [
+        f"{day} {source}: {', '.join(checked.blocking)}"
+        for source, found in outcome.found.items()
+        for day, checked in found.items()
+        if checked.blocking
+    ]
     metadata: dict[str, Any] = {}
     met = True
     for source in domain.sources:
@@ -109,7 +114,10 @@ def _judge(domain: Domain, outcome: pipeline.Outcome) -> dg.AssetCheckResult:
 
 def _partition_metadata(stage: str, revisions: Mapping[str, Any]) -> dict[str, Any]:
     """Rows and revision of each table, for one partition."""
-    lines = [f"| {table} | {each.number} | {each.rows:,} | `{each.content_hash[:12]}` | {each.known_at:%Y-%m-%d %H:%M} |" for table, each in revisions.items()]
+    lines = [
+        f"| {table} | {each.number} | {each.rows:,} | `{each.content_hash[:12]}` | {each.known_at:%Y-%m-%d %H:%M} |"
+        for table, each in revisions.items()
+    ]
     table = "\n".join(["| table | revision | rows | content | known at (UTC) |", "|---|---|---|---|---|", *lines])
     return {
         "dagster/partition_row_count": sum(each.rows for each in revisions.values()),
@@ -147,7 +155,9 @@ def _column_schema(domain: Domain, stage: str) -> dg.TableSchema:
     return dg.TableSchema(
         [
             dg.TableColumn(
-                f"{table}.{each.name}", str(each.dtype), description=f"{each.meaning} [{each.unit}]" if each.unit else each.meaning
+                f"{table}.{each.name}",
+                str(each.dtype),
+                description=f"{each.meaning} [{each.unit}]" if each.unit else each.meaning,
             )
             for table, columns in declared.items()
             for each in columns
@@ -159,30 +169,34 @@ _texts: dict[str, Callable[[Domain], str]] = {
     "raw": lambda domain: (
         "What the sources landed on a day, as it landed: nothing is mended here.\n\n"
         + _listed((source.name, source.meaning) for source in domain.sources)
-        + "\n\nA partition is stale when a file of the day has changed. A file that cannot be read as declared fails the "
-        "partition and names the column; nothing of it is taken in."
+        + "\n\nA partition is stale when a file of the day has changed. A file that cannot be read as declared fails "
+        "the partition and names the column; nothing of it is taken in."
     ),
     "validated": lambda domain: (
         "The rows of a day that keep their contract. Rows that break it are in `quarantine`, never dropped; a broken "
         "blocking rule stops the partition.\n\n"
         + "\n\n".join(f"**{source.name}**\n\n{contract.documentation(source.contract)}" for source in domain.sources)
     ),
-    "quarantine": lambda domain: (
+    "quarantine": lambda _domain: (
         "The rows of a day that break the contract of their source, each with the rules that refused it "
         "(`broken_rules`). To bring one back, correct the source and land the day again."
     ),
     "base": lambda domain: (
         "The facts of a day, typed and in UTC, with their clocks: when they became known (`event_time`) and when they "
-        "could first be served (`available_at`).\n\n" + _listed((source.name, source.meaning) for source in domain.sources)
+        "could first be served (`available_at`).\n\n"
+        + _listed((source.name, source.meaning) for source in domain.sources)
     ),
     "derived": lambda domain: (
         "Facts in the domain's own terms, from the base tables of the same day.\n\n"
         + _listed((derived.name, derived.meaning) for derived in domain.derived)
     ),
     "feature_store": lambda domain: (
-        "The feature views as published after a day: one row per entity, computed from the facts of the trailing window "
-        f"that ends with the day, available {domain.publishing_delay} after its end.\n\n"
-        + _listed((view.name, f"{view.meaning} ({len(view.features)} features of {', '.join(view.entity)})") for view in domain.views)
+        "The feature views as published after a day: one row per entity, computed from the facts of the trailing "
+        f"window that ends with the day, available {domain.publishing_delay} after its end.\n\n"
+        + _listed(
+            (view.name, f"{view.meaning} ({len(view.features)} features of {', '.join(view.entity)})")
+            for view in domain.views
+        )
         + "\n\nA window asserts that every day it needs is there; one that is not fails the partition. The newest "
         "values also go to the online store, which requests are answered from."
     ),

@@ -1,7 +1,7 @@
 """Historical reads: what each past request could have seen, from the published tables.
 
-The offline half of the feature store. It reads one pinned revision per partition and leaves all questions of time to the
-point-in-time join; a request sees exactly the staleness that the publishing schedule gives it.
+The offline half of the feature store. It reads one pinned revision per partition and leaves all questions of time to
+the point-in-time join; a request sees exactly the staleness that the publishing schedule gives it.
 """
 
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ def historical_features(
 
 
 def newest_values(view: FeatureView, store: Stage, *, owner: Domain, as_of: str | None = None) -> pl.DataFrame:
-    """For an online snapshot: the newest published value of each entity, and the one that is served until it is available.
+    """The newest published value of each entity, and the one that is served until that is available.
 
     Parameters
     ----------

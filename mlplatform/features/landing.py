@@ -47,7 +47,7 @@ def read_landed(folder: Path, source: Source, day: str) -> pl.DataFrame:
 
 
 def land(folder: Path, source: Source, day: date, rows: pl.DataFrame) -> Path:
-    """Put a day's rows into the landing folder as a source does: whole or not at all. Same rows, same bytes: no change."""
+    """Put a day's rows into the landing folder as a source does: whole or not at all. Same rows change nothing."""
     path = _path(folder, source, day.isoformat())
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

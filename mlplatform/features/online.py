@@ -1,6 +1,7 @@
 """Online reads: the newest published feature values of an entity, for a request that is waiting.
 
-`OnlineStore` is the small interface; `SnapshotStore` is its first implementation: per view an immutable Arrow file and a
+`OnlineStore` is the small interface; `SnapshotStore` is its first implementation: per view an immutable Arrow file
+and a
 small pointer (JSON) that names it. The pointer is swapped by a rename, so a reader sees the old snapshot or the new one
 and never half of one.
 
@@ -94,7 +95,7 @@ class SnapshotStore:
         found = _gathered(snapshot.rows, indices, at)
         held_back = found["available_at"] > at
         if held_back.any():
-            indices = held_back.fill_null(value=False).zip_with(snapshot.earlier.gather(indices), indices)
+            indices = snapshot.earlier.gather(indices).zip_with(held_back.fill_null(value=False), indices)
             found = _gathered(snapshot.rows, indices, at)
         # Null where the key is not found.
         there = (pl.col("available_at") <= pl.col("_at")) & (pl.col("event_time") <= pl.col("_at"))

@@ -5,8 +5,9 @@ date can be told from what is not without computing anything (`pending`). `run` 
 data is wrong does not hold back the others: they are appended, then the error is raised.
 """
 
+import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
@@ -64,7 +65,8 @@ class Step:
     code_version: str
     plan: Callable[[Sequence[str]], Plan]
     read: Callable[[Plan], Rows]
-    """(what to make it from) -> a function that computes the rows of one partition; reads the planned revisions only."""
+    """(what to make it from) -> a function that computes the rows of one partition; reads the planned revisions
+    only."""
 
     found: dict[str, Checked] = field(default_factory=dict)
     """By partition, what a contract found; filled while rows are computed."""
@@ -119,15 +121,22 @@ def table_versions(domain: Domain, stage: str) -> dict[str, str]:
 
 
 def pending(platform: Platform, domain: Domain, stage: str, partitions: Sequence[str]) -> list[str]:
-    """Partitions of a stage whose newest revision was not made from today's inputs, code and environment."""
+    """Partitions of a stage whose newest revision was not made from today's inputs, code and environment.
+
+    Nor was it confirmed by them: a run that gave the rows that were there appends no revision, but is remembered.
+    """
     found = set()
     for step in steps(platform, domain, stage):
         current = step.store.current(partitions)
-        for partition, inputs in step.plan(partitions).inputs.items():
-            revision = current.get(partition)
-            wanted = (inputs, step.code_version, platform.environment)
-            if revision is None or (revision.inputs, revision.code_version, revision.environment) != wanted:
-                found.add(partition)
+        wanted = {
+            partition: _made_from(inputs, step.code_version, platform.environment)
+            for partition, inputs in step.plan(partitions).inputs.items()
+        }
+        other = {each for each in wanted if each not in current or _made_from_of(current[each]) != wanted[each]}
+        confirmed = _confirmed(Tables(platform, domain).confirmations(step.stage, step.table), other & current.keys())
+        found |= {
+            each for each in other if each not in current or confirmed.get(each) != (current[each].number, wanted[each])
+        }
     return sorted(found)
 
 
@@ -161,7 +170,9 @@ def raise_failures(outcome: Outcome) -> None:
     raise error
 
 
-def _run_step(platform: Platform, domain: Domain, step: Step, partitions: Sequence[str], run_id: str, outcome: Outcome) -> None:
+def _run_step(
+    platform: Platform, domain: Domain, step: Step, partitions: Sequence[str], run_id: str, outcome: Outcome
+) -> None:
     now = platform.clock()
     planned = step.plan(partitions)
     outcome.failed.update(planned.missing)
@@ -175,13 +186,48 @@ def _run_step(platform: Platform, domain: Domain, step: Step, partitions: Sequen
             outcome.failed[partition] = error
             continue
         history = partition not in before and _is_history(domain, partition)
-        drafts[partition] = Draft(rows=rows, inputs=inputs, known_at=available_at(domain, partition) if history else None)
+        drafts[partition] = Draft(
+            rows=rows, inputs=inputs, known_at=available_at(domain, partition) if history else None
+        )
     written = Written(run_id=run_id, code_version=step.code_version, environment=platform.environment, known_at=now)
     after = step.store.append(drafts, written)
+    _confirm(Tables(platform, domain).confirmations(step.stage, step.table), drafts, after, written)
     for partition, revision in after.items():
         outcome.revisions.setdefault(partition, {})[step.table] = revision
         outcome.new += partition not in before or before[partition].number != revision.number
-    log.info("%s %s: %d partitions, %d rows", step.stage, step.table, len(after), sum(each.rows for each in after.values()))
+    log.info(
+        "%s %s: %d partitions, %d rows", step.stage, step.table, len(after), sum(each.rows for each in after.values())
+    )
+
+
+def _confirm(store: Stage, drafts: Mapping[str, Draft], after: Mapping[str, Revision], written: Written) -> None:
+    """Remember which revisions other inputs, code or libraries would give again, so that they are not run for ever."""
+    told = {}
+    for partition, revision in after.items():
+        made_from = _made_from(drafts[partition].inputs, written.code_version, written.environment)
+        if _made_from_of(revision) != made_from:
+            rows = pl.DataFrame({"number": [revision.number], "made_from": [made_from]}, schema=store.schema)
+            told[partition] = Draft(rows=rows)
+    if told:
+        store.append(told, written)
+
+
+def _confirmed(store: Stage, partitions: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """By partition, the number of the revision that was confirmed last, and by what."""
+    wanted = list(partitions)
+    if not wanted:
+        return {}
+    numbers = {partition: each.number for partition, each in store.current(wanted).items()}
+    rows = store.read(numbers=numbers, provenance=True)
+    return {row["_partition"]: (row["number"], row["made_from"]) for row in rows.iter_rows(named=True)}
+
+
+def _made_from(inputs: Sequence[str], code: str, environment: str) -> str:
+    return json.dumps([sorted(set(inputs)), code, environment])
+
+
+def _made_from_of(revision: Revision) -> str:
+    return _made_from(revision.inputs, revision.code_version, revision.environment)
 
 
 def _is_history(domain: Domain, partition: str) -> bool:
@@ -233,9 +279,13 @@ def _base(domain: Domain, tables: Tables, source: Source) -> Step:
     validated = _Upstream("validated", source, tables.validated(source.name))
 
     def rows(day: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-        return _with_clocks(f"base of {source.name}", source.base(frames[source.name]), tables.base(source.name), domain, day)
+        return _with_clocks(
+            f"base of {source.name}", source.base(frames[source.name]), tables.base(source.name), domain, day
+        )
 
-    return _same_day("base", source.name, tables.base(source.name), table_versions(domain, "base")[source.name], [validated], rows)
+    return _same_day(
+        "base", source.name, tables.base(source.name), table_versions(domain, "base")[source.name], [validated], rows
+    )
 
 
 def _derived(domain: Domain, tables: Tables, derived: Derived) -> Step:
@@ -243,9 +293,18 @@ def _derived(domain: Domain, tables: Tables, derived: Derived) -> Step:
 
     def rows(day: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         plain = {name: frame.drop("available_at") for name, frame in frames.items()}
-        return _with_clocks(f"derived {derived.name}", derived.function(plain), tables.derived(derived.name), domain, day)
+        return _with_clocks(
+            f"derived {derived.name}", derived.function(plain), tables.derived(derived.name), domain, day
+        )
 
-    return _same_day("derived", derived.name, tables.derived(derived.name), table_versions(domain, "derived")[derived.name], upstream, rows)
+    return _same_day(
+        "derived",
+        derived.name,
+        tables.derived(derived.name),
+        table_versions(domain, "derived")[derived.name],
+        upstream,
+        rows,
+    )
 
 
 def _view(domain: Domain, tables: Tables, view: FeatureView) -> Step:
@@ -271,7 +330,11 @@ def _view(domain: Domain, tables: Tables, view: FeatureView) -> Step:
         return Plan(inputs, dict(missing))
 
     def read(planned: Plan) -> Rows:
-        known = facts.read(numbers=planned.pins().get(label, {})).drop("available_at").sort("event_time", maintain_order=True)
+        known = (
+            facts.read(numbers=planned.pins().get(label, {}))
+            .drop("available_at")
+            .sort("event_time", maintain_order=True)
+        )
 
         def rows(day: str) -> pl.DataFrame:
             computed = compute_view(view, known, partition_end(day))
@@ -279,7 +342,14 @@ def _view(domain: Domain, tables: Tables, view: FeatureView) -> Step:
 
         return rows
 
-    return Step("feature_store", view.name, tables.features(view), table_versions(domain, "feature_store")[view.name], plan, read)
+    return Step(
+        "feature_store",
+        view.name,
+        tables.features(view),
+        table_versions(domain, "feature_store")[view.name],
+        plan,
+        read,
+    )
 
 
 @dataclass(frozen=True)
@@ -309,7 +379,9 @@ def _same_day(
                     inputs[day].append(f"{each.stage}/{each.source.name}/{day}@{current[day].number}")
                 elif date.fromisoformat(day) not in each.source.absent:
                     missing[day] = MissingPartition(each.store.name, [day])
-        return Plan({day: tuple(sorted(names)) for day, names in inputs.items() if names and day not in missing}, missing)
+        return Plan(
+            {day: tuple(sorted(names)) for day, names in inputs.items() if names and day not in missing}, missing
+        )
 
     def read(planned: Plan) -> Rows:
         frames = {}
@@ -334,7 +406,9 @@ def _absent_days(domain: Domain, table: str) -> frozenset[date]:
 
 def _with_clocks(what: str, rows: pl.DataFrame, store: Stage, domain: Domain, day: str) -> pl.DataFrame:
     if "event_time" not in rows.columns:
-        raise DeclarationError(f"{what} gives no `event_time`. Add it: Datetime('us', 'UTC'), when the fact became known")
+        raise DeclarationError(
+            f"{what} gives no `event_time`. Add it: Datetime('us', 'UTC'), when the fact became known"
+        )
     if rows["event_time"].null_count():
         raise DeclarationError(f"{what} gives rows without an `event_time` on {day}. Let the contract refuse such rows")
     published: datetime = available_at(domain, day)

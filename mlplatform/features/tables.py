@@ -56,6 +56,12 @@ class Tables:
         features = {feature.name: feature.dtype for feature in view.features}
         return self._open("feature_store", view.name, {**keys, **features, **clocks}, view.entity)
 
+    def confirmations(self, stage: str, table: str) -> Stage:
+        """What else a table's current revisions would be made from: found when a run gave the rows that were there."""
+        name = f"{self._domain.name}/confirmed/{stage}.{table}"
+        uri = self._platform.table(self._domain.name, "confirmed", f"{stage}.{table}")
+        return Stage(uri, {"number": pl.Int32(), "made_from": pl.String()}, name=name, sort_by=("number",))
+
     def of(self, stage: str) -> dict[str, Stage]:
         """All tables of one stage, by name."""
         if stage == "feature_store":

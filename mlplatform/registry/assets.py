@@ -19,8 +19,8 @@ def registry_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
     @dg.asset(
         key=model_key(domain, model, "model"),
         description=(
-            f"{model.meaning}.\n\nThe candidate of a recipe: searched, fitted, calibrated, and sealed in a bundle whose "
-            "manifest names the hash of every file. One recipe has one model; materialised again, it is found and kept."
+            f"{model.meaning}.\n\nThe candidate of a recipe: searched, fitted, calibrated, and sealed in a bundle "
+            "whose manifest names the hash of every file. One recipe has one model; asked again, it is found and kept."
         ),
         deps=[model_key(domain, model, "training_set")],
         kinds={"xgboost", "optuna", "mlflow"},
@@ -29,7 +29,9 @@ def registry_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
         group_name=f"{domain.name}_{model.name}",
         owners=list(domain.owners),
     )
-    def model_asset(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
+    def model_asset(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> dg.MaterializeResult[None]:
         folder = platform.training(domain.name, model.name, context.partition_key)
         made = make_candidate(platform, domain, model, load_recipe(folder))
         trials = "\n".join(f"| {each['number']} | {each['value']:.5f} | `{each['params']}` |" for each in made.trials)

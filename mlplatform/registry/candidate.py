@@ -79,7 +79,9 @@ def make_candidate(platform: Platform, domain: Domain, model: ModelSpec, recipe:
     found = search(features[train], cut.labels[train], cut.requests["at"].gather(train), model)
     booster = fit(features[train], cut.labels[train], model, found.settings)
     raw = raw_scores(booster, matrix(features[parts.calibration]))
-    calibration = fit_calibration(model, raw, cut.labels[parts.calibration], cut.requests["at"].gather(parts.calibration))
+    calibration = fit_calibration(
+        model, raw, cut.labels[parts.calibration], cut.requests["at"].gather(parts.calibration)
+    )
     trained = calibration.calibration.apply(raw_scores(booster, matrix(features[parts.evaluation])))
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "trained_scores.npy", trained)

@@ -91,8 +91,13 @@ class Ledger:
         actor: str,
         reason: str,
         evidence: Mapping[str, Any],
+        after: int | None = None,
     ) -> Entry:
         """Record that an alias moves.
+
+        Parameters
+        ----------
+        after : number of the last event that the caller has decided on, 0 for none; None: the last one there is
 
         Raises
         ------
@@ -115,5 +120,6 @@ class Ledger:
         }
         draft = Draft(rows=pl.DataFrame([row], schema=_schema), inputs=(event,))
         written = Written(run_id=event, code_version="ledger", environment=self._platform.environment, known_at=now)
-        self._stage.append({model: draft}, written, expect={model: len(before)})
-        return self.entries(model)[len(before)]
+        last = len(before) if after is None else after
+        self._stage.append({model: draft}, written, expect={model: last})
+        return self.entries(model)[last]

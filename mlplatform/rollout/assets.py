@@ -10,9 +10,12 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.features.partitions import recipes
 from mlplatform.provenance.code_version import declaration_version
 from mlplatform.provenance.platform import Platform
+from mlplatform.registry.candidate import bundle_of
+from mlplatform.registry.mlflow_registry import set_alias
 from mlplatform.rollout.gate import Decision
 from mlplatform.rollout.judge import judge_candidate
 from mlplatform.rollout.promotion import promote
+from mlplatform.rollout.registration import register_candidate
 from mlplatform.training import plots
 from mlplatform.training.assets import model_key
 from mlplatform.training.evaluation import Evaluation
@@ -27,8 +30,8 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
         "gate",
         asset=model_key(domain, model, "evaluation"),
         blocking=True,
-        description="Whether the candidate may replace the champion: pass, fail or inconclusive, with a reason for each "
-        "rule. A signal only: what refuses is the promotion itself, which reads the same decision.",
+        description="Whether the candidate may replace the champion: pass, fail or inconclusive, with a reason for "
+        "each rule. A signal only: what refuses is the promotion itself, which reads the same decision.",
     )
 
     @dg.asset(
@@ -49,8 +52,13 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
     def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Result]:
         folder = platform.training(domain.name, model.name, context.partition_key)
         figures, decision = judge_candidate(platform, domain, model, load_recipe(folder))
+        logged = register_candidate(platform, domain, model, context.partition_key, figures)
         yield dg.MaterializeResult(
-            metadata=evaluation_metadata(figures, decision), data_version=dg.DataVersion(declaration_version(decision.to_json()))
+            metadata={
+                **evaluation_metadata(figures, decision),
+                "mlflow": f"{logged.name} version {logged.version}, run {logged.run_id}",
+            },
+            data_version=dg.DataVersion(declaration_version(decision.to_json())),
         )
         yield dg.AssetCheckResult(
             check_name="gate",
@@ -62,7 +70,7 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
         key=model_key(domain, model, "promotion"),
         description=(
             "The move of the alias `champion`. It reads the decision on this candidate and refuses without a `pass`, "
-            "whoever launches it; every move is an entry in the ledger. The first model of all becomes champion at once."
+            "whoever launches it; every move is an entry in the ledger. The first of all becomes champion at once."
         ),
         deps=[model_key(domain, model, "evaluation")],
         kinds={"mlflow", "deltalake"},
@@ -72,8 +80,12 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
         group_name=f"{domain.name}_{model.name}",
         owners=list(domain.owners),
     )
-    def promotion(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
+    def promotion(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> dg.MaterializeResult[None]:
         entry = promote(platform, domain, model, context.partition_key, actor=context.run.tags.get("user", "dagster"))
+        # After the ledger: killed between the two, a second run finds the entry and sets the alias.
+        set_alias(platform.mlflow_uri, manifest=bundle_of(platform, entry.to_manifest).manifest, alias="champion")
         return dg.MaterializeResult(
             metadata={
                 "champion": entry.to_manifest,
@@ -100,7 +112,11 @@ def evaluation_metadata(figures: Evaluation, decision: Decision) -> dict[str, An
         "rules": dg.MetadataValue.md(_rules_table(decision)),
         "metrics": dg.MetadataValue.md(plots.metrics_table(figures)),
         **{name: dg.MetadataValue.md(plots.as_markdown(png, name)) for name, png in drawn.items()},
-        **{name: interval.point for name, interval in figures.metrics["candidate"].items() if interval.point is not None},
+        **{
+            name: interval.point
+            for name, interval in figures.metrics["candidate"].items()
+            if interval.point is not None
+        },
     }
 
 

@@ -6,7 +6,6 @@ The champion is scored on the same rows as the candidate. The decision names bot
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
@@ -24,7 +23,9 @@ from mlplatform.training.examples import Examples, examples
 from mlplatform.training.recipe import Recipe
 
 
-def judge_candidate(platform: Platform, domain: Domain, model: ModelSpec, recipe: Recipe) -> tuple[Evaluation, Decision]:
+def judge_candidate(
+    platform: Platform, domain: Domain, model: ModelSpec, recipe: Recipe
+) -> tuple[Evaluation, Decision]:
     """Evaluate the candidate of a recipe against the champion of now, decide, and keep both.
 
     Raises
@@ -53,7 +54,9 @@ def judge_candidate(platform: Platform, domain: Domain, model: ModelSpec, recipe
         requests=cut.requests[held_out],
         importance=candidate.importance,
         exported=scores,
-        latency=measure_latency(lambda one: bundle.calibration.apply(raw_scores(bundle.booster, one)), matrix(features)),
+        latency=measure_latency(
+            lambda one: bundle.calibration.apply(raw_scores(bundle.booster, one)), matrix(features)
+        ),
         immaturity=immaturity(model, recipe.cut_off, rows),
     )
     decision = decide(model, evaluation, candidate=bundle.digest, champion=rival, decided_at=platform.clock())
@@ -86,7 +89,9 @@ def load_evaluation(folder: Path) -> Evaluation:
     """
     path = folder / "evaluation.json"
     if not path.exists():
-        raise DataError(f"there is no evaluation of recipe {folder.name}. Materialise `evaluation` of that recipe first")
+        raise DataError(
+            f"there is no evaluation of recipe {folder.name}. Materialise `evaluation` of that recipe first"
+        )
     return Evaluation.from_json(path.read_text())
 
 
@@ -102,7 +107,10 @@ def _champion_scores(champion: Bundle, cut: Examples) -> Scores:
     needed = [name for view in champion.manifest.views for name in _view_columns(champion, view)]
     missing = [name for name in needed if name not in cut.view_values.columns]
     if missing:
-        raise DataError(f"the champion {champion.digest[:12]} reads {', '.join(missing[:3])}, which this model does not. Retrain or roll back first")
+        raise DataError(
+            f"the champion {champion.digest[:12]} reads {', '.join(missing[:3])}, which this model does not. "
+            "Train a model with the same views, or roll back first"
+        )
     return champion.scores(champion.features(cut.requests[rows], cut.view_values[rows]))
 
 

@@ -25,18 +25,22 @@ def promote(platform: Platform, domain: Domain, model: ModelSpec, recipe: str, *
         There is no decision, it does not say `pass`, or it is about another candidate or champion. Nothing was moved.
     BundleCorrupt
         The candidate's bundle is not what was evaluated.
+    StaleRevision
+        Another event was recorded meanwhile. Nothing was moved.
     """
     name = f"{domain.name}/{model.name}"
     folder = platform.training(domain.name, model.name, recipe)
     ledger = Ledger(platform)
-    champion = ledger.champion(name)
+    events = ledger.entries(name)
+    moves = [entry for entry in events if entry.alias == "champion"]
+    champion = moves[-1].to_manifest if moves else None
     try:
         candidate = load_candidate(folder).manifest
         decision = load_decision(folder)
     except DataError as error:
         raise PromotionRefused(name, recipe, [str(error).rstrip(".")]) from error
     if champion == candidate:
-        return [entry for entry in ledger.entries(name) if entry.to_manifest == candidate][-1]
+        return moves[-1]
     reasons = []
     if decision.outcome != "pass":
         reasons = [f"the decision is `{decision.outcome}`", *decision.reasons]
@@ -55,4 +59,5 @@ def promote(platform: Platform, domain: Domain, model: ModelSpec, recipe: str, *
         actor=actor,
         reason=f"the gate says pass: {len(decision.rules)} rules",
         evidence={"recipe": recipe, "decided_at": decision.decided_at.isoformat(), "rules": len(decision.rules)},
+        after=len(events),
     )

@@ -22,9 +22,9 @@ def training_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
     @dg.asset(
         key=model_key(domain, model, "training_set"),
         description=(
-            f"{model.meaning}.\n\nPast requests, each with the features that it could have seen and the label that came "
-            "of it. A partition is one recipe: the as-of day and a hash of the input revisions, view versions, settings "
-            "and code; it never changes. Labels count only when they were available by the cut-off."
+            f"{model.meaning}.\n\nPast requests, each with the features that it could have seen and the label that "
+            "came of it. A partition is one recipe: the as-of day and a hash of the input revisions, view versions, "
+            "settings and code; it never changes. Labels count only when they were available by the cut-off."
         ),
         deps=[
             dg.AssetDep(dg.AssetKey([domain.name, "derived"]), partition_mapping=dg.AllPartitionMapping()),
@@ -35,7 +35,11 @@ def training_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
         metadata={
             "dagster/column_schema": dg.TableSchema(
                 [
-                    dg.TableColumn(each.name, str(each.dtype), description=f"{each.meaning} [{each.unit}]" if each.unit else each.meaning)
+                    dg.TableColumn(
+                        each.name,
+                        str(each.dtype),
+                        description=f"{each.meaning} [{each.unit}]" if each.unit else each.meaning,
+                    )
                     for each in domain.requests.columns
                 ]
                 + [dg.TableColumn("label", "Float64", description=f"{model.label.meaning} [{model.label.unit}]")]
@@ -45,7 +49,9 @@ def training_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
         group_name=f"{domain.name}_{model.name}",
         owners=list(domain.owners),
     )
-    def training_set(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
+    def training_set(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> dg.MaterializeResult[None]:
         folder = platform.training(domain.name, model.name, context.partition_key)
         recipe = load_recipe(folder)
         made = build_training_set(platform, domain, model, recipe)

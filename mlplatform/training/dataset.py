@@ -58,7 +58,7 @@ def build_training_set(platform: Platform, domain: Domain, model: ModelSpec, rec
         raise DataError(
             f"{recipe.model} has no labelled request before {recipe.as_of}. Backfill more days, or look at the label"
         )
-    labelled = labelled.sort("at", *domain.requests.identity)
+    labelled = labelled.sort("at", *domain.requests.identity, maintain_order=True)
     values = historical_features(platform, domain, model, labelled, recipe.views)
     rows = labelled.hstack(values)
     return TrainingSet(
@@ -116,8 +116,8 @@ def load_rows(folder: Path) -> pl.DataFrame:
 def immaturity(model: ModelSpec, cut_off: datetime, labelled: pl.DataFrame) -> Immaturity:
     """How far the labels that are in early differ from all of them, seen on days that are mature by now.
 
-    Had the cut-off been one label delay earlier, these of the last requests before it would have lacked their label. The
-    requests asked within the label delay before the real cut-off are in that state today, and are not evaluated on.
+    Had the cut-off been one label delay earlier, these of the last requests before it would have lacked their label.
+    The requests asked within the label delay before the real cut-off are in that state today, and are not evaluated on.
     """
     edge = cut_off - model.label.delay
     asked = labelled.filter(pl.col("at") < edge, pl.col("at") >= edge - model.label.delay)

@@ -49,5 +49,7 @@ def examples(domain: Domain, model: ModelSpec, recipe: Recipe, rows: pl.DataFram
         requests=rows.select([column.name for column in domain.requests.columns] + ["at"]),
         view_values=rows.select(view_feature_names(domain, model)),
         labels=rows["label"].to_numpy().astype(np.float64),
-        parts=split(rows["at"], start=start, as_of=recipe.cut_off - model.label.delay, spec=model.split, gap=model.label.delay),
+        parts=split(
+            rows["at"], start=start, as_of=recipe.cut_off - model.label.delay, spec=model.split, gap=model.label.delay
+        ),
     )

@@ -39,7 +39,10 @@ def obvious(row: Sequence[Any], histories: Sequence[Sequence[Any]], ttl: timedel
     seen = [
         fact
         for fact in histories
-        if None not in (courier, district) and tuple(fact[:2]) == (courier, district) and fact[3] <= at and fact[4] <= at
+        if None not in (courier, district)
+        and tuple(fact[:2]) == (courier, district)
+        and fact[3] <= at
+        and fact[4] <= at
     ]
     if not seen:
         return {None}, "not_found"

@@ -84,11 +84,11 @@ def test_logged_twice_is_logged_once(registry: Registry) -> None:
     assert registry.client.get_run(first.run_id).data.metrics == {"log_loss": 0.4}
 
 
-def test_interrupted_log_is_taken_up(registry: Registry, tmp_path: Path) -> None:
+def test_interrupted_log_is_taken_up(registry: Registry) -> None:
     """After a failure half-way the next call finishes the same run."""
     manifest = replace(registry.bundle.manifest, model_version="2024-06-01-00000000")
-    with pytest.raises(OSError, match="missing"):
-        registry.log(manifest, artifacts=[tmp_path / "missing.json"])
+    with pytest.raises(KeyError, match="params"):
+        registry.log(manifest, trials=(*TRIALS[:2], {"number": 2}))
     logged = registry.log(manifest)
     experiment = registry.client.get_run(logged.run_id).info.experiment_id
     runs = registry.client.search_runs([experiment], "tags.recipe = '2024-06-01-00000000'")

@@ -56,6 +56,7 @@ def server(home: Path, tag: str, tmp_path_factory: pytest.TempPathFactory) -> It
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     environment = {
         "BENTOML_HOME": str(home / "bentoml"),
+        "MLPLATFORM_HOME": f"../{home.name}",
         "MLPLATFORM_CLOCK": "request",
         "BENTOML_DO_NOT_TRACK": "True",
     }

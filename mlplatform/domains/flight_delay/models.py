@@ -1,4 +1,4 @@
-"""What is asked, and the two models: will the flight land late, and by how many minutes?"""
+"""What is asked, and the two models: whether the flight will land late, and by how many minutes."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -52,7 +52,9 @@ requests = Requests(
         Column(name="dest", dtype=pl.String(), meaning="Airport of arrival", pattern="[A-Z]{3}"),
         Column(name="scheduled_departure", dtype=instant, unit="UTC", meaning="Scheduled departure"),
         Column(name="scheduled_arrival", dtype=instant, unit="UTC", meaning="Scheduled arrival", nullable=True),
-        Column(name="distance", dtype=pl.Int16(), unit="miles", meaning="Distance of the route", minimum=1, maximum=12000),
+        Column(
+            name="distance", dtype=pl.Int16(), unit="miles", meaning="Distance of the route", minimum=1, maximum=12000
+        ),
     ),
     facts="outcomes",
     of_facts=asked,
@@ -80,9 +82,9 @@ def _minutes_late() -> pl.Expr:
 
 
 _views = ("carrier", "route", "destination", "tail_number", "aircraft")
-"""The weather and origin views are published too, but under a daily schedule they cost more than they give: their values
-are the same for all flights of an airport and day, and a model learns the calendar of its half year from them (measured on July to December: log
-loss .509 with them, .494 without)."""
+"""The weather and origin views are published too, but under a daily schedule they cost more than they give: their
+values are the same for all flights of an airport and day, and a model learns the calendar of its half year from them
+(measured on July to December: log loss .509 with them, .494 without)."""
 _on_demand = ("local_departure", "flight_plan")
 _fitted = ("carrier_codes", "origin_codes", "dest_codes", "aircraft_maker_codes")
 
@@ -106,11 +108,15 @@ _simple = (
 )
 
 _objectives = Objectives(
-    p99_ms=Threshold(value=20.0, reason="one row takes 0.2 ms on an idle core; a busy one must not exhaust a 50 ms budget"),
+    p99_ms=Threshold(
+        value=20.0, reason="one row takes 0.2 ms on an idle core; a busy one must not exhaust a 50 ms budget"
+    ),
     rows_per_second=Threshold(value=5_000, reason="a day of 1,000 flights scored again in a fifth of a second"),
 )
 
-_rows = Threshold(value=5_000, reason="a week of flights: with fewer, the interval of the log loss is wider than any gain seen")
+_rows = Threshold(
+    value=5_000, reason="a week of flights: with fewer, the interval of the log loss is wider than any gain seen"
+)
 
 _search = SearchSpace(
     trials=4,
@@ -130,7 +136,8 @@ _rising = {
     for what in ("late_share", "mean_arrival_delay", "cancelled_share")
     for days in WINDOW_DAYS
 }
-"""Recent lateness may only raise the prediction. Without it trees fit the weather of single weeks: log loss .4993 against .4942."""
+"""Recent lateness may only raise the prediction. Without it trees fit the weather of single weeks: log loss .4993
+against .4942."""
 _settings = XGBoostSettings(
     rounds=160,
     learning_rate=0.07,
@@ -149,7 +156,12 @@ late_arrival = ModelSpec(
     name="late_arrival",
     meaning="Will the flight land more than 15 minutes late? Asked two hours before the scheduled departure",
     task="binary",
-    label=Label(name="late", meaning="Landed more than 15 minutes late; cancelled and diverted flights have none", value=_is_late, delay=_label_delay),
+    label=Label(
+        name="late",
+        meaning="Landed more than 15 minutes late; cancelled and diverted flights have none",
+        value=_is_late,
+        delay=_label_delay,
+    ),
     views=_views,
     on_demand=_on_demand,
     fitted=_fitted,
@@ -160,15 +172,30 @@ late_arrival = ModelSpec(
     gate=Gate(
         metric="log_loss",
         min_rows=_rows,
-        margin=Threshold(value=0.005, reason="a tenth of what the model gains over the constant; less than the interval of four weeks"),
-        segment_margin=Threshold(value=0.02, reason="a carrier has a tenth of the rows: its interval is three times as wide"),
-        max_calibration_error=Threshold(value=0.12, reason="month-to-month change of the late share is 10 points: no calibration on past data does better"),
-        too_good={"auc": Threshold(value=0.78, reason="honest features current to the last landing reach .76; from .78 on the outcome has leaked")},
+        margin=Threshold(
+            value=0.005,
+            reason="a tenth of what the model gains over the constant; less than the interval of four weeks",
+        ),
+        segment_margin=Threshold(
+            value=0.02, reason="a carrier has a tenth of the rows: its interval is three times as wide"
+        ),
+        max_calibration_error=Threshold(
+            value=0.12,
+            reason="month-to-month change of the late share is 10 points: no calibration on past data does better",
+        ),
+        too_good={
+            "auc": Threshold(
+                value=0.78,
+                reason="honest features current to the last landing reach .76; from .78 on the outcome has leaked",
+            )
+        },
     ),
     objectives=_objectives,
     simple_features=_simple,
     rules=late_by_hour,
-    decision=Threshold(value=0.5, reason="a missed late flight and a false alarm cost the same until a user says otherwise"),
+    decision=Threshold(
+        value=0.5, reason="a missed late flight and a false alarm cost the same until a user says otherwise"
+    ),
     review_below=Threshold(value=0.55, reason="about one answer in ten is this close to a coin toss"),
 )
 
@@ -176,14 +203,21 @@ arrival_delay = ModelSpec(
     name="arrival_delay",
     meaning="By how many minutes will the flight be late? Asked two hours before the scheduled departure",
     task="regression",
-    label=Label(name="arrival_delay", meaning="Minutes late at the gate, early is negative", value=_minutes_late, delay=_label_delay, unit="minutes"),
+    label=Label(
+        name="arrival_delay",
+        meaning="Minutes late at the gate, early is negative",
+        value=_minutes_late,
+        delay=_label_delay,
+        unit="minutes",
+    ),
     views=_views,
     on_demand=_on_demand,
     fitted=_fitted,
     settings=replace(
         _settings,
         objective="reg:pseudohubererror",
-        # Beyond ten minutes an error counts in proportion, as the metric counts it: half the time of `reg:absoluteerror`.
+        # Beyond ten minutes an error counts in proportion, as the metric counts it: half the time of
+        # `reg:absoluteerror`.
         more={**_settings.more, "huber_slope": 10.0},
     ),
     search=SearchSpace(),

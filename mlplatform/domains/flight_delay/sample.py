@@ -35,14 +35,11 @@ Days = tuple[dict[date, pl.DataFrame], pl.DataFrame]
 
 @cache
 def _flights() -> Days:
-    year = pl.read_parquet(data / "flights.parquet").with_columns(recorded_at=pl.lit(None, dtype=pl.Datetime("us", "UTC")))
-    keyed = year.with_row_index("_row")
-    facts = pl.concat(
-        [
-            flight_facts(part).with_columns(part["_row"])
-            for part in keyed.partition_by("dest")
-        ]
+    year = pl.read_parquet(data / "flights.parquet").with_columns(
+        recorded_at=pl.lit(None, dtype=pl.Datetime("us", "UTC"))
     )
+    keyed = year.with_row_index("_row")
+    facts = pl.concat([flight_facts(part).with_columns(part["_row"]) for part in keyed.partition_by("dest")])
     landed = pl.col("scheduled_arrival") + pl.duration(minutes=pl.col("arrival_delay"))
     never_left = pl.col("departure_delay").is_null()
     known = facts.select(

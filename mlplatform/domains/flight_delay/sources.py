@@ -40,20 +40,58 @@ flight_contract = Contract(
         Column(name="day", dtype=pl.Int8(), meaning="Local day of the schedule", minimum=1, maximum=31),
         Column(name="carrier", dtype=pl.String(), meaning="IATA code of the carrier", pattern="[A-Z0-9]{2}"),
         Column(name="flight", dtype=pl.Int16(), meaning="Flight number", minimum=1),
-        Column(name="tailnum", dtype=pl.String(), meaning="Registration of the aircraft", nullable=True, max_null_share=0.2),
+        Column(
+            name="tailnum", dtype=pl.String(), meaning="Registration of the aircraft", nullable=True, max_null_share=0.2
+        ),
         Column(name="origin", dtype=pl.String(), meaning="Airport of departure", allowed=origins),
         Column(name="dest", dtype=pl.String(), meaning="Airport of arrival", pattern="[A-Z]{3}"),
-        Column(name="sched_dep_time", dtype=pl.Int16(), unit="HHMM, local", meaning="Scheduled departure", minimum=0, maximum=2359),
-        Column(name="sched_arr_time", dtype=pl.Int16(), unit="HHMM, local", meaning="Scheduled arrival", minimum=0, maximum=2400),
-        Column(name="dep_delay", dtype=pl.Int16(), unit="minutes", meaning="Late out of the gate; null: never left", nullable=True, minimum=-120, maximum=3000),
-        Column(name="arr_delay", dtype=pl.Int16(), unit="minutes", meaning="Late at the gate; null: cancelled or diverted", nullable=True, minimum=-200, maximum=3000),
-        Column(name="distance", dtype=pl.Int16(), unit="miles", meaning="Distance of the route", minimum=1, maximum=12000),
+        Column(
+            name="sched_dep_time",
+            dtype=pl.Int16(),
+            unit="HHMM, local",
+            meaning="Scheduled departure",
+            minimum=0,
+            maximum=2359,
+        ),
+        Column(
+            name="sched_arr_time",
+            dtype=pl.Int16(),
+            unit="HHMM, local",
+            meaning="Scheduled arrival",
+            minimum=0,
+            maximum=2400,
+        ),
+        Column(
+            name="dep_delay",
+            dtype=pl.Int16(),
+            unit="minutes",
+            meaning="Late out of the gate; null: never left",
+            nullable=True,
+            minimum=-120,
+            maximum=3000,
+        ),
+        Column(
+            name="arr_delay",
+            dtype=pl.Int16(),
+            unit="minutes",
+            meaning="Late at the gate; null: cancelled or diverted",
+            nullable=True,
+            minimum=-200,
+            maximum=3000,
+        ),
+        Column(
+            name="distance", dtype=pl.Int16(), unit="miles", meaning="Distance of the route", minimum=1, maximum=12000
+        ),
         Column(name="time_hour", dtype=instant, unit="UTC", meaning="Hour of the scheduled departure"),
         Column(name="recorded_at", dtype=instant, unit="UTC", meaning="When the outcome was recorded"),
     ),
     unique=("year", "month", "day", "carrier", "flight", "origin"),
     rules=(
-        RowRule(name="departure within its hour", holds=_departure_in_its_hour, meaning="`sched_dep_time` is in the hour that `time_hour` names"),
+        RowRule(
+            name="departure within its hour",
+            holds=_departure_in_its_hour,
+            meaning="`sched_dep_time` is in the hour that `time_hour` names",
+        ),
         RowRule(name="no landing without a departure", holds=_landed_or_not, meaning="A flight that landed had left"),
     ),
     min_rows=100,
@@ -64,16 +102,72 @@ weather_contract = Contract(
     columns=(
         Column(name="origin", dtype=pl.String(), meaning="Airport of the station", allowed=origins),
         Column(name="time_hour", dtype=instant, unit="UTC", meaning="Hour of the report"),
-        Column(name="temp", dtype=pl.Float64(), unit="°F", meaning="Temperature", nullable=True, minimum=-60, maximum=130),
-        Column(name="dewp", dtype=pl.Float64(), unit="°F", meaning="Dew point", nullable=True, minimum=-60, maximum=100),
-        Column(name="humid", dtype=pl.Float64(), unit="%", meaning="Relative humidity", nullable=True, minimum=0, maximum=100),
-        Column(name="wind_dir", dtype=pl.Int16(), unit="degrees", meaning="Direction of the wind", nullable=True, minimum=0, maximum=360),
-        # The strongest gust ever measured at the surface was 253 mph; a mean over the hour above 150 is a broken sensor.
-        Column(name="wind_speed", dtype=pl.Float64(), unit="mph", meaning="Wind speed", nullable=True, minimum=0, maximum=150),
-        Column(name="wind_gust", dtype=pl.Float64(), unit="mph", meaning="Gust speed; mostly not reported", nullable=True, minimum=0, maximum=200, severity="warning"),
-        Column(name="precip", dtype=pl.Float64(), unit="inches", meaning="Precipitation in the hour", nullable=True, minimum=0, maximum=15),
-        Column(name="pressure", dtype=pl.Float64(), unit="millibars", meaning="Sea-level pressure", nullable=True, minimum=850, maximum=1100),
-        Column(name="visib", dtype=pl.Float64(), unit="miles", meaning="Visibility", nullable=True, minimum=0, maximum=10),
+        Column(
+            name="temp", dtype=pl.Float64(), unit="°F", meaning="Temperature", nullable=True, minimum=-60, maximum=130
+        ),
+        Column(
+            name="dewp", dtype=pl.Float64(), unit="°F", meaning="Dew point", nullable=True, minimum=-60, maximum=100
+        ),
+        Column(
+            name="humid",
+            dtype=pl.Float64(),
+            unit="%",
+            meaning="Relative humidity",
+            nullable=True,
+            minimum=0,
+            maximum=100,
+        ),
+        Column(
+            name="wind_dir",
+            dtype=pl.Int16(),
+            unit="degrees",
+            meaning="Direction of the wind",
+            nullable=True,
+            minimum=0,
+            maximum=360,
+        ),
+        # The strongest gust ever measured at the surface was 253 mph; a mean over the hour above 150 is a broken
+        # sensor.
+        Column(
+            name="wind_speed",
+            dtype=pl.Float64(),
+            unit="mph",
+            meaning="Wind speed",
+            nullable=True,
+            minimum=0,
+            maximum=150,
+        ),
+        Column(
+            name="wind_gust",
+            dtype=pl.Float64(),
+            unit="mph",
+            meaning="Gust speed; mostly not reported",
+            nullable=True,
+            minimum=0,
+            maximum=200,
+            severity="warning",
+        ),
+        Column(
+            name="precip",
+            dtype=pl.Float64(),
+            unit="inches",
+            meaning="Precipitation in the hour",
+            nullable=True,
+            minimum=0,
+            maximum=15,
+        ),
+        Column(
+            name="pressure",
+            dtype=pl.Float64(),
+            unit="millibars",
+            meaning="Sea-level pressure",
+            nullable=True,
+            minimum=850,
+            maximum=1100,
+        ),
+        Column(
+            name="visib", dtype=pl.Float64(), unit="miles", meaning="Visibility", nullable=True, minimum=0, maximum=10
+        ),
     ),
     unique=("origin", "time_hour"),
     max_rows=3 * 24 * 2,
@@ -104,7 +198,10 @@ def flight_facts(flights: pl.DataFrame) -> pl.DataFrame:
     departure = pl.col("time_hour").dt.offset_by(pl.format("{}m", pl.col("sched_dep_time") % 100))
     zone = pl.col("dest").replace_strict(zones, default=None, return_dtype=pl.String)
     typed = flights.with_columns(scheduled_departure=departure, _zone=zone)
-    parts = [_with_arrival(part, str(key[0]) if key[0] else None) for key, part in typed.partition_by("_zone", as_dict=True).items()]
+    parts = [
+        _with_arrival(part, str(key[0]) if key[0] else None)
+        for key, part in typed.partition_by("_zone", as_dict=True).items()
+    ]
     facts = pl.concat(parts) if parts else _with_arrival(typed, None)
     return facts.select(
         "carrier",
@@ -132,13 +229,24 @@ def _with_arrival(flights: pl.DataFrame, zone: str | None) -> pl.DataFrame:
         return wall.dt.convert_time_zone("UTC").cast(instant)
 
     same_day, next_day = on(local.dt.truncate("1d")), on(local.dt.truncate("1d") + timedelta(days=1))
-    return flights.with_columns(scheduled_arrival=pl.when(same_day > pl.col("scheduled_departure")).then(same_day).otherwise(next_day))
+    return flights.with_columns(
+        scheduled_arrival=pl.when(same_day > pl.col("scheduled_departure")).then(same_day).otherwise(next_day)
+    )
 
 
 def weather_facts(reports: pl.DataFrame) -> pl.DataFrame:
     """Reports as they could be read: a quarter of an hour after their stamp. What was not measured stays null."""
     return reports.select(
-        "origin", "temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib", event_time=pl.col("time_hour") + report_delay
+        "origin",
+        "temp",
+        "dewp",
+        "humid",
+        "wind_dir",
+        "wind_speed",
+        "precip",
+        "pressure",
+        "visib",
+        event_time=pl.col("time_hour") + report_delay,
     )
 
 
@@ -223,7 +331,12 @@ outcomes = Derived(
     function=flight_outcomes,
     columns=(
         *_flight_columns,
-        Column(name="late", dtype=pl.Boolean(), meaning="Landed more than 15 minutes late; null: did not land there", nullable=True),
+        Column(
+            name="late",
+            dtype=pl.Boolean(),
+            meaning="Landed more than 15 minutes late; null: did not land there",
+            nullable=True,
+        ),
         Column(name="cancelled", dtype=pl.Boolean(), meaning="Never left"),
         Column(name="diverted", dtype=pl.Boolean(), meaning="Left, and landed elsewhere"),
     ),

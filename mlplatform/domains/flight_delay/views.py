@@ -33,10 +33,35 @@ def _windows(
         feature
         for days in WINDOW_DAYS
         for feature in (
-            Feature(name=f"{prefix}_flights_{days}d", dtype=count, unit="flights", minimum=0, meaning=f"Flights {whose} in {days} d"),
-            Feature(name=f"{prefix}_late_share_{days}d", dtype=share, minimum=0, maximum=1, meaning=f"Share late {whose} in {days} d"),
-            Feature(name=f"{prefix}_mean_arrival_delay_{days}d", dtype=mean, unit="minutes", minimum=-30, maximum=180, meaning=f"Mean arrival delay {whose} in {days} d"),
-            Feature(name=f"{prefix}_cancelled_share_{days}d", dtype=share, minimum=0, maximum=1, meaning=f"Share cancelled {whose} in {days} d"),
+            Feature(
+                name=f"{prefix}_flights_{days}d",
+                dtype=count,
+                unit="flights",
+                minimum=0,
+                meaning=f"Flights {whose} in {days} d",
+            ),
+            Feature(
+                name=f"{prefix}_late_share_{days}d",
+                dtype=share,
+                minimum=0,
+                maximum=1,
+                meaning=f"Share late {whose} in {days} d",
+            ),
+            Feature(
+                name=f"{prefix}_mean_arrival_delay_{days}d",
+                dtype=mean,
+                unit="minutes",
+                minimum=-30,
+                maximum=180,
+                meaning=f"Mean arrival delay {whose} in {days} d",
+            ),
+            Feature(
+                name=f"{prefix}_cancelled_share_{days}d",
+                dtype=share,
+                minimum=0,
+                maximum=1,
+                meaning=f"Share cancelled {whose} in {days} d",
+            ),
         )
     )
     return FeatureView(
@@ -63,13 +88,61 @@ views = (
         facts="weather",
         entity=("origin",),
         features=(
-            Feature(name="weather_temperature", dtype=pl.Float32(), unit="°F", minimum=-60, maximum=130, meaning="Temperature at the last report"),
-            Feature(name="weather_wind_speed", dtype=pl.Float32(), unit="mph", minimum=0, maximum=150, meaning="Wind speed at the last report"),
-            Feature(name="weather_pressure", dtype=pl.Float32(), unit="millibars", minimum=850, maximum=1100, meaning="Pressure at the last report that had one"),
-            Feature(name="weather_visibility", dtype=pl.Float32(), unit="miles", minimum=0, maximum=10, meaning="Visibility at the last report"),
-            Feature(name="weather_precipitation_24h", dtype=pl.Float32(), unit="inches", minimum=0, meaning="Precipitation in 24 h"),
-            Feature(name="weather_wind_speed_maximum_24h", dtype=pl.Float32(), unit="mph", minimum=0, maximum=150, meaning="Highest wind speed in 24 h"),
-            Feature(name="weather_visibility_minimum_24h", dtype=pl.Float32(), unit="miles", minimum=0, maximum=10, meaning="Lowest visibility in 24 h"),
+            Feature(
+                name="weather_temperature",
+                dtype=pl.Float32(),
+                unit="°F",
+                minimum=-60,
+                maximum=130,
+                meaning="Temperature at the last report",
+            ),
+            Feature(
+                name="weather_wind_speed",
+                dtype=pl.Float32(),
+                unit="mph",
+                minimum=0,
+                maximum=150,
+                meaning="Wind speed at the last report",
+            ),
+            Feature(
+                name="weather_pressure",
+                dtype=pl.Float32(),
+                unit="millibars",
+                minimum=850,
+                maximum=1100,
+                meaning="Pressure at the last report that had one",
+            ),
+            Feature(
+                name="weather_visibility",
+                dtype=pl.Float32(),
+                unit="miles",
+                minimum=0,
+                maximum=10,
+                meaning="Visibility at the last report",
+            ),
+            Feature(
+                name="weather_precipitation_24h",
+                dtype=pl.Float32(),
+                unit="inches",
+                minimum=0,
+                meaning="Precipitation in 24 h",
+            ),
+            Feature(
+                name="weather_wind_speed_maximum_24h",
+                dtype=pl.Float32(),
+                unit="mph",
+                minimum=0,
+                maximum=150,
+                meaning="Highest wind speed in 24 h",
+            ),
+            Feature(
+                name="weather_visibility_minimum_24h",
+                dtype=pl.Float32(),
+                unit="miles",
+                minimum=0,
+                maximum=10,
+                meaning="Lowest visibility in 24 h",
+            ),
         ),
         look_back=timedelta(days=1),
         ttl=timedelta(days=2),
@@ -82,8 +155,17 @@ views = (
         entity=("tailnum",),
         features=(
             Feature(name="aircraft_built", dtype=pl.Int32(), unit="year", minimum=1930, meaning="Year of manufacture"),
-            Feature(name="aircraft_seats", dtype=pl.Int32(), unit="seats", minimum=1, maximum=900, meaning="Number of seats"),
-            Feature(name="aircraft_engines", dtype=pl.Int32(), unit="engines", minimum=1, maximum=8, meaning="Number of engines"),
+            Feature(
+                name="aircraft_seats", dtype=pl.Int32(), unit="seats", minimum=1, maximum=900, meaning="Number of seats"
+            ),
+            Feature(
+                name="aircraft_engines",
+                dtype=pl.Int32(),
+                unit="engines",
+                minimum=1,
+                maximum=8,
+                meaning="Number of engines",
+            ),
             Feature(name="aircraft_maker", dtype=pl.String(), meaning="Manufacturer"),
         ),
         look_back=timedelta(days=1),
@@ -98,10 +180,24 @@ on_demand = (
         meaning="When the flight leaves, by the clock on the wall",
         function=local_departure,
         features=(
-            Feature(name="departure_minute_of_day", dtype=pl.Int32(), unit="minutes", minimum=0, maximum=1439, meaning="Minutes since local midnight"),
+            Feature(
+                name="departure_minute_of_day",
+                dtype=pl.Int32(),
+                unit="minutes",
+                minimum=0,
+                maximum=1439,
+                meaning="Minutes since local midnight",
+            ),
             Feature(name="departure_hour", dtype=pl.Int32(), unit="hours", minimum=0, maximum=23, meaning="Local hour"),
             Feature(name="departure_weekday", dtype=pl.Int32(), minimum=1, maximum=7, meaning="1 is Monday"),
-            Feature(name="departure_hour_of_week", dtype=pl.Int32(), unit="hours", minimum=0, maximum=167, meaning="Hours since Monday 0:00"),
+            Feature(
+                name="departure_hour_of_week",
+                dtype=pl.Int32(),
+                unit="hours",
+                minimum=0,
+                maximum=167,
+                meaning="Hours since Monday 0:00",
+            ),
         ),
     ),
     OnDemand(
@@ -109,9 +205,25 @@ on_demand = (
         meaning="How far the flight goes and how long the schedule gives it",
         function=flight_plan,
         features=(
-            Feature(name="distance_miles", dtype=pl.Int32(), unit="miles", minimum=1, maximum=12000, meaning="Distance"),
-            Feature(name="scheduled_minutes", dtype=pl.Int32(), unit="minutes", minimum=1, maximum=1200, meaning="Gate to gate by schedule"),
-            Feature(name="scheduled_speed", dtype=pl.Float32(), unit="mph", minimum=0, maximum=1000, meaning="Distance over scheduled time"),
+            Feature(
+                name="distance_miles", dtype=pl.Int32(), unit="miles", minimum=1, maximum=12000, meaning="Distance"
+            ),
+            Feature(
+                name="scheduled_minutes",
+                dtype=pl.Int32(),
+                unit="minutes",
+                minimum=1,
+                maximum=1200,
+                meaning="Gate to gate by schedule",
+            ),
+            Feature(
+                name="scheduled_speed",
+                dtype=pl.Float32(),
+                unit="mph",
+                minimum=0,
+                maximum=1000,
+                meaning="Distance over scheduled time",
+            ),
         ),
     ),
 )
@@ -126,12 +238,18 @@ def _codes(column: str, min_rows: int) -> FittedValue:
 
     def apply(rows: pl.DataFrame, categories: Any) -> pl.DataFrame:
         codes = {category: code for code, category in enumerate(categories)}
-        return rows.select(pl.col(column).replace_strict(codes, default=None, return_dtype=pl.Int32).alias(f"{column}_code"))
+        return rows.select(
+            pl.col(column).replace_strict(codes, default=None, return_dtype=pl.Int32).alias(f"{column}_code")
+        )
 
     return FittedValue(
         name=f"{column}_codes",
         meaning=f"Known values of {column}, most frequent in the training window first",
-        features=(Feature(name=f"{column}_code", dtype=pl.Int32(), minimum=0, meaning=f"Rank of {column}; null: rare or unseen"),),
+        features=(
+            Feature(
+                name=f"{column}_code", dtype=pl.Int32(), minimum=0, meaning=f"Rank of {column}; null: rare or unseen"
+            ),
+        ),
         fit=fit,
         apply=apply,
     )

@@ -56,7 +56,9 @@ class Switches:
 as_usual = Switches()
 
 
-def expected_minutes(courier: str, district: str, distance_km: float, hour: int, switches: Switches = as_usual) -> float:
+def expected_minutes(
+    courier: str, district: str, distance_km: float, hour: int, switches: Switches = as_usual
+) -> float:
     """Minutes from order to door, without the noise."""
     courier_minutes = -couriers[courier] if switches.couriers_turned else couriers[courier]
     peak = minutes_at_the_peak if hour in peak_hours else 0.0
@@ -106,7 +108,7 @@ def _order(chance: random.Random, midnight: datetime, number: int, switches: Swi
     return order_id, courier, told_district, told_distance, items, ordered, delivered
 
 
-def sent_on(source: str, day: date) -> pl.DataFrame:
+def sent_on(_source: str, day: date) -> pl.DataFrame:
     """What the one source sends for a day of the sample."""
     return rows(day)
 

@@ -94,7 +94,9 @@ late_order = ModelSpec(
     gate=Gate(
         metric="log_loss",
         min_rows=Threshold(value=200, reason="a day of the small shop: tests must be quick"),
-        margin=Threshold(value=0.1, reason="wide: the interval of four small days must fit in, or every test waits for data"),
+        margin=Threshold(
+            value=0.1, reason="wide: the interval of four small days must fit in, or every test waits for data"
+        ),
         segment_margin=Threshold(value=0.3, reason="wide: a district has a fifth of the rows"),
     ),
     objectives=Objectives(
@@ -112,7 +114,9 @@ minutes_to_door = replace(
     name="minutes_to_door",
     meaning="How many minutes will the order take? Asked when it is made",
     task="regression",
-    label=Label(name="minutes", meaning="Minutes from order to door", value=_minutes, delay=_label_delay, unit="minutes"),
+    label=Label(
+        name="minutes", meaning="Minutes from order to door", value=_minutes, delay=_label_delay, unit="minutes"
+    ),
     gate=replace(
         late_order.gate,
         metric="mae",
@@ -129,8 +133,16 @@ speed = replace(
     name="speed",
     meaning="Quick, usual or slow? Asked when the order is made",
     task="multiclass",
-    label=Label(name="speed", meaning="Up to 45 minutes, up to an hour, longer", value=_speed, delay=_label_delay, classes=("quick", "usual", "slow")),
-    gate=replace(late_order.gate, margin=Threshold(value=0.15, reason="wide, as for the binary model; three classes vary more")),
+    label=Label(
+        name="speed",
+        meaning="Up to 45 minutes, up to an hour, longer",
+        value=_speed,
+        delay=_label_delay,
+        classes=("quick", "usual", "slow"),
+    ),
+    gate=replace(
+        late_order.gate, margin=Threshold(value=0.15, reason="wide, as for the binary model; three classes vary more")
+    ),
     rules=guessed_speed,
     decision=None,
 )

@@ -32,8 +32,17 @@ order_contract = Contract(
     ),
     unique=("order_id",),
     rules=(
-        RowRule(name="delivered after ordered", holds=_delivered_after_ordered, meaning="Nothing arrives before it is asked for"),
-        RowRule(name="delivered within six hours", holds=_delivered_in_time, meaning="What takes longer is sent back", severity="warning"),
+        RowRule(
+            name="delivered after ordered",
+            holds=_delivered_after_ordered,
+            meaning="Nothing arrives before it is asked for",
+        ),
+        RowRule(
+            name="delivered within six hours",
+            holds=_delivered_in_time,
+            meaning="What takes longer is sent back",
+            severity="warning",
+        ),
     ),
     max_rows=10_000,
 )
@@ -43,7 +52,14 @@ def order_facts(landed: pl.DataFrame) -> pl.DataFrame:
     """Orders with the whole minutes they took; known when they are at the door."""
     took = (pl.col("delivered_at") - pl.col("ordered_at")).dt.total_minutes().cast(pl.Int32)
     return landed.select(
-        "order_id", "courier", "district", "distance_km", "items", "ordered_at", minutes=took, event_time=pl.col("delivered_at")
+        "order_id",
+        "courier",
+        "district",
+        "distance_km",
+        "items",
+        "ordered_at",
+        minutes=took,
+        event_time=pl.col("delivered_at"),
     )
 
 
@@ -75,5 +91,8 @@ deliveries = Derived(
     meaning="What became of each order",
     inputs=("orders",),
     function=delivery_facts,
-    columns=(*_order_columns, Column(name="late", dtype=pl.Boolean(), meaning=f"More than {late_after_minutes} minutes")),
+    columns=(
+        *_order_columns,
+        Column(name="late", dtype=pl.Boolean(), meaning=f"More than {late_after_minutes} minutes"),
+    ),
 )

@@ -10,7 +10,7 @@ from mlplatform.domain.view import Feature, FeatureView, FittedValue, OnDemand
 WINDOW = timedelta(days=3)
 
 
-def courier_window(facts: pl.DataFrame, at: datetime) -> pl.DataFrame:
+def courier_window(facts: pl.DataFrame, _at: datetime) -> pl.DataFrame:
     """How each courier did lately."""
     return facts.group_by("courier").agg(
         pl.len().cast(pl.Int32).alias("courier_deliveries_3d"),
@@ -19,7 +19,7 @@ def courier_window(facts: pl.DataFrame, at: datetime) -> pl.DataFrame:
     )
 
 
-def district_window(facts: pl.DataFrame, at: datetime) -> pl.DataFrame:
+def district_window(facts: pl.DataFrame, _at: datetime) -> pl.DataFrame:
     """How deliveries to each district went lately; as old as the last of them."""
     return facts.group_by("district").agg(
         pl.len().cast(pl.Int32).alias("district_deliveries_3d"),
@@ -49,9 +49,27 @@ views = (
         facts="deliveries",
         entity=("courier",),
         features=(
-            Feature(name="courier_deliveries_3d", dtype=pl.Int32(), unit="orders", minimum=1, meaning="Orders of the courier in 3 d"),
-            Feature(name="courier_late_share_3d", dtype=pl.Float32(), minimum=0, maximum=1, meaning="Share late of the courier in 3 d"),
-            Feature(name="courier_mean_minutes_3d", dtype=pl.Float32(), unit="minutes", minimum=0, meaning="Mean minutes of the courier in 3 d"),
+            Feature(
+                name="courier_deliveries_3d",
+                dtype=pl.Int32(),
+                unit="orders",
+                minimum=1,
+                meaning="Orders of the courier in 3 d",
+            ),
+            Feature(
+                name="courier_late_share_3d",
+                dtype=pl.Float32(),
+                minimum=0,
+                maximum=1,
+                meaning="Share late of the courier in 3 d",
+            ),
+            Feature(
+                name="courier_mean_minutes_3d",
+                dtype=pl.Float32(),
+                unit="minutes",
+                minimum=0,
+                meaning="Mean minutes of the courier in 3 d",
+            ),
         ),
         look_back=WINDOW,
         ttl=timedelta(days=2),
@@ -63,8 +81,20 @@ views = (
         facts="deliveries",
         entity=("district",),
         features=(
-            Feature(name="district_deliveries_3d", dtype=pl.Int32(), unit="orders", minimum=1, meaning="Orders to the district in 3 d"),
-            Feature(name="district_mean_minutes_3d", dtype=pl.Float32(), unit="minutes", minimum=0, meaning="Mean minutes to the district in 3 d"),
+            Feature(
+                name="district_deliveries_3d",
+                dtype=pl.Int32(),
+                unit="orders",
+                minimum=1,
+                meaning="Orders to the district in 3 d",
+            ),
+            Feature(
+                name="district_mean_minutes_3d",
+                dtype=pl.Float32(),
+                unit="minutes",
+                minimum=0,
+                meaning="Mean minutes to the district in 3 d",
+            ),
         ),
         look_back=WINDOW,
         ttl=timedelta(days=2),
@@ -78,9 +108,20 @@ on_demand = (
         meaning="What the order itself tells",
         function=of_order,
         features=(
-            Feature(name="order_distance", dtype=pl.Float32(), unit="km", minimum=0, maximum=50, meaning="How far it is"),
-            Feature(name="order_items", dtype=pl.Int32(), unit="items", minimum=1, maximum=20, meaning="How much it is"),
-            Feature(name="order_hour", dtype=pl.Int32(), unit="hours", minimum=0, maximum=23, meaning="Hour of the order, UTC"),
+            Feature(
+                name="order_distance", dtype=pl.Float32(), unit="km", minimum=0, maximum=50, meaning="How far it is"
+            ),
+            Feature(
+                name="order_items", dtype=pl.Int32(), unit="items", minimum=1, maximum=20, meaning="How much it is"
+            ),
+            Feature(
+                name="order_hour",
+                dtype=pl.Int32(),
+                unit="hours",
+                minimum=0,
+                maximum=23,
+                meaning="Hour of the order, UTC",
+            ),
         ),
     ),
 )
@@ -102,7 +143,9 @@ fitted = (
     FittedValue(
         name="courier_codes",
         meaning="Couriers known from the training window, the busiest first",
-        features=(Feature(name="courier_code", dtype=pl.Int32(), minimum=0, meaning="Place of the courier; null: a new one"),),
+        features=(
+            Feature(name="courier_code", dtype=pl.Int32(), minimum=0, meaning="Place of the courier; null: a new one"),
+        ),
         fit=fit_courier_codes,
         apply=apply_courier_codes,
     ),

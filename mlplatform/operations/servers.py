@@ -101,11 +101,15 @@ def require_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise Unavailable(f"port {port} is taken on {host}. Stop what listens there, or choose another port") from error
+            raise Unavailable(
+                f"port {port} is taken on {host}. Stop what listens there, or choose another port"
+            ) from error
 
 
 @contextmanager
-def running(commands: Sequence[Sequence[str]], environment: dict[str, str], log: Path) -> Iterator[list["subprocess.Popen[bytes]"]]:
+def running(
+    commands: Sequence[Sequence[str]], environment: dict[str, str], log: Path
+) -> Iterator[list["subprocess.Popen[bytes]"]]:
     """Run some servers, their output in `log`, and stop them at the end, by process id."""
     log.parent.mkdir(parents=True, exist_ok=True)
     children: list[subprocess.Popen[bytes]] = []

@@ -11,12 +11,12 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
 from rich.console import Console
 
-from mlplatform import jobs, servers
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.errors import DeclarationError, PromotionRefused
@@ -25,6 +25,7 @@ from mlplatform.features.landing import days_landed_by_all, land_sample
 from mlplatform.features.pipeline import pending
 from mlplatform.features.publish import publish_snapshots
 from mlplatform.features.tables import day_range, stages
+from mlplatform.operations import jobs, servers
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import bundle_of
 from mlplatform.registry.ledger import Ledger
@@ -36,12 +37,12 @@ main_job_aim, second_run_aim = 180.0, 40.0
 """Seconds on two cores."""
 
 
-def run_demo(
-    platform: Platform, domain: Domain, *, ui_port: int, port: int, leave: bool, console: Console
-) -> bool:
+def run_demo(platform: Platform, domain: Domain, *, ui_port: int, port: int, leave: bool, console: Console) -> bool:
     """Run the main job, serve, and (unless `leave`) stay until interrupted; True when the answer was right."""
     if domain.sample is None:
-        raise DeclarationError(f"{domain.name} has no sample to demonstrate with. Land its data and run `mlplatform backfill`")
+        raise DeclarationError(
+            f"{domain.name} has no sample to demonstrate with. Land its data and run `mlplatform backfill`"
+        )
     servers.require_free("127.0.0.1", port)
     servers.require_free("127.0.0.1", ui_port)
     started = time.monotonic()
@@ -57,7 +58,9 @@ def run_demo(
         steps.begin(f"serve {domain.name}/{served.name}")
         log = platform.home / "logs" / "bento.log"
         command = servers.bento_command(servers.champion_tag(platform, domain, served), host="127.0.0.1", port=port)
-        children = stack.enter_context(servers.running([command], servers.bento_environment(platform, clock="request"), log))
+        children = stack.enter_context(
+            servers.running([command], servers.bento_environment(platform, clock="request"), log)
+        )
         servers.wait_until_answering(f"{url}/readyz", children[0], log, seconds=90)
         answer = _ask(url, domain.requests.example)
         right = _check(platform, domain, served, answer, console)
@@ -67,15 +70,18 @@ def run_demo(
         steps.begin("start the Dagster UI")
         jobs.dagster_home(platform)
         ui_log = platform.home / "logs" / "dagster.log"
-        webserver, _ = stack.enter_context(servers.running(servers.ui_commands(port=ui_port), servers.ui_environment(platform), ui_log))
+        webserver, _ = stack.enter_context(
+            servers.running(servers.ui_commands(port=ui_port), servers.ui_environment(platform), ui_log)
+        )
         servers.wait_until_answering(f"{ui}/server_info", webserver, ui_log, seconds=120)
         steps.end()
         _aims(console, main_job, time.monotonic() - started, first=any(did))
         console.print(f"\nUI           {ui}\npredictions  {url}  ({domain.name}/{served.name})\n")
         console.print("ask it:", style="bold")
-        # Printed as it is: a line that is wrapped or coloured does not paste.
-        print(_curl(url, domain.requests.example))
-        print(json.dumps(answer))
+        # As they are: a line that is wrapped or coloured does not paste.
+        plain = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+        plain(_curl(url, domain.requests.example))
+        plain(json.dumps(answer))
         if not leave:
             console.print("\nCtrl-C stops both servers; all state is in " + str(platform.home))
             _stay(children[0].wait)
@@ -95,7 +101,9 @@ class _Steps:
         self._console.print(f"▸ {name}", style="bold")
 
     def end(self, said: str = "") -> None:
-        self._console.print(f"  {self._name}: {time.monotonic() - self._start:.1f} s{f', {said}' if said else ''}", style="green")
+        self._console.print(
+            f"  {self._name}: {time.monotonic() - self._start:.1f} s{f', {said}' if said else ''}", style="green"
+        )
 
 
 def _features(platform: Platform, domain: Domain, steps: _Steps) -> bool:
@@ -103,11 +111,15 @@ def _features(platform: Platform, domain: Domain, steps: _Steps) -> bool:
     sample = domain.sample
     assert sample is not None
     steps.begin(f"land {sample.demo_days} days of {domain.name}")
-    files = land_sample(platform.landing(domain.name), domain, sample.start, sample.start + timedelta(days=sample.demo_days - 1))
+    files = land_sample(
+        platform.landing(domain.name), domain, sample.start, sample.start + timedelta(days=sample.demo_days - 1)
+    )
     steps.end(f"{files} files")
     landed = days_landed_by_all(platform.landing(domain.name), domain.sources)
     days = day_range(landed[0], landed[-1])
-    stale = sorted({day for stage in stages for day in pending(platform, domain, stage, days)} | _unmade(platform, domain, days))
+    stale = sorted(
+        {day for stage in stages for day in pending(platform, domain, stage, days)} | _unmade(platform, domain, days)
+    )
     if stale:
         days = day_range(stale[0], stale[-1])
         steps.begin(f"five stages, {len(days)} days in one run")
@@ -162,7 +174,9 @@ def _check(platform: Platform, domain: Domain, model: ModelSpec, answer: dict[st
     bundle = bundle_of(platform, champion)
     asked = {name: value for name, value in domain.requests.example.items() if name != "at"}
     at = datetime.fromisoformat(str(domain.requests.example["at"]))
-    request = parse_requests([asked], domain.requests.columns).with_columns(at=pl.lit(at, dtype=pl.Datetime("us", "UTC")))
+    request = parse_requests([asked], domain.requests.columns).with_columns(
+        at=pl.lit(at, dtype=pl.Datetime("us", "UTC"))
+    )
     values = historical_features(platform, domain, model, request)
     expected = bundle.answers(bundle.scores(bundle.features(request, values))).row(0, named=True)
     told = {name: answer[name] for name in ("prediction", "probability", "confidence")}
@@ -175,8 +189,13 @@ def _check(platform: Platform, domain: Domain, model: ModelSpec, answer: dict[st
 
 
 def _aims(console: Console, main_job: float, whole: float, *, first: bool) -> None:
-    name, seconds, aim = ("demo.main_job_seconds", main_job, main_job_aim) if first else ("demo.second_run_seconds", whole, second_run_aim)
-    print(f"aim  {name}  {seconds:.1f}  <= {aim:.0f}  {'met' if seconds <= aim else 'short'}")
+    name, seconds, aim = (
+        ("demo.main_job_seconds", main_job, main_job_aim)
+        if first
+        else ("demo.second_run_seconds", whole, second_run_aim)
+    )
+    met = "met" if seconds <= aim else "short"
+    console.print(f"aim  {name}  {seconds:.1f}  <= {aim:.0f}  {met}", highlight=False, soft_wrap=True)
 
 
 def _curl(url: str, request: Any) -> str:

@@ -78,7 +78,9 @@ def materialize_recipe(
     with dg.DagsterInstance.from_config(str(dagster_home(platform))) as instance:
         instance.add_dynamic_partitions(recipes(domain, model).name or "", [key])
         try:
-            return _execute(platform, domain, f"{domain.name}_{model.name}_training", instance, partition=key, keys=keys)
+            return _execute(
+                platform, domain, f"{domain.name}_{model.name}_training", instance, partition=key, keys=keys
+            )
         except DagsterAssetCheckFailedError as error:
             reasons = load_decision(platform.training(domain.name, model.name, key)).reasons
             raise PromotionRefused(f"{domain.name}/{model.name}", key, reasons) from error

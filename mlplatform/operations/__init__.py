@@ -1,0 +1,1 @@
+"""What a person starts from a terminal: runs, servers, the demo, the status."""

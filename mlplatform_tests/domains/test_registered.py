@@ -1,0 +1,119 @@
+"""Which domains are found: the built-in ones, and those that an installed package offers."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlplatform.domains import registered
+from mlplatform.domains.registered import registered_domain, registered_domains
+from mlplatform.errors import DeclarationError
+
+PACKAGE = '''
+"""A domain in a package of its own, made of the synthetic one."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from mlplatform.domain.view import ImportedView
+from mlplatform.domains.synthetic import DOMAIN as SYNTHETIC
+
+view = SYNTHETIC.views[0]
+imported = ImportedView(domain=OWNER, name=VIEW, entity=view.entity, features=view.features, ttl=TTL)
+DOMAIN = replace(SYNTHETIC, name=NAME, views=(), imported=(imported,), models=())
+'''
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """Nothing that was found before counts, and nothing found here stays."""
+    registered_domains.cache_clear()
+    yield
+    registered_domains.cache_clear()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of installed packages."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for module in [name for name in sys.modules if name.startswith("offered_")]:
+        del sys.modules[module]
+
+
+def install(
+    site: Path,
+    package: str,
+    *,
+    name: str = "errands",
+    owner: str = "synthetic",
+    view: str = "courier",
+    ttl: str = "view.ttl",
+    entry: str = "DOMAIN",
+) -> None:
+    """Install a distribution as an installer would: the package, its metadata, its entry point."""
+    source = PACKAGE.replace("OWNER", repr(owner)).replace("=VIEW", f"={view!r}").replace("TTL", ttl)
+    (site / package).mkdir()
+    (site / package / "__init__.py").write_text(source.replace("NAME", repr(name)))
+    information = site / f"{package}-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[mlplatform.domains]\n{name} = {package}:{entry}\n")
+
+
+def test_the_domains_of_this_repository_are_found() -> None:
+    """Every package named in the list gives a domain of its own name; an unknown name is told with the known ones."""
+    found = registered_domains()
+    assert {"flight_delay", "synthetic"} <= set(found)
+    assert tuple(found)[: len(registered.built_in)] == registered.built_in
+    assert registered_domain("synthetic").name == "synthetic"
+    with pytest.raises(DeclarationError, match=r"no domain is called 'rail'; there is flight_delay, synthetic"):
+        registered_domain("rail")
+
+
+def test_every_domain_package_is_registered() -> None:
+    """No package in the folder is forgotten in the list."""
+    folder = Path(registered.__file__).parent
+    assert {path.parent.name for path in folder.glob("*/__init__.py")} == set(registered.built_in)
+
+
+def test_an_installed_package_offers_its_domain(site: Path) -> None:
+    """Its entry point suffices; nothing here knows its name."""
+    install(site, "offered_errands")
+    assert registered_domain("errands").imported[0].name == "courier"
+
+
+def test_two_domains_of_one_name_are_refused(site: Path) -> None:
+    """Tables, bundles and models are named after the domain, so its name is its own."""
+    install(site, "offered_copy", name="synthetic", owner="flight_delay", view="carrier")
+    with pytest.raises(DeclarationError, match="two domains are called 'synthetic'"):
+        registered_domains()
+
+
+def test_what_is_no_domain_is_refused(site: Path) -> None:
+    """An entry point may name anything; only a `Domain` is one."""
+    install(site, "offered_view", entry="view")
+    with pytest.raises(DeclarationError, match="is registered as a domain but is no Domain"):
+        registered_domains()
+
+
+def test_an_imported_view_is_what_its_owner_declares(site: Path) -> None:
+    """A domain that relies on another time to live than the view has is refused, and told so."""
+    install(site, "offered_stale", ttl="timedelta(days=9)")
+    with pytest.raises(DeclarationError, match="imports synthetic/courier with another `ttl` than it has"):
+        registered_domains()
+
+
+@pytest.mark.parametrize(
+    ("owner", "view", "told"),
+    [
+        ("rail", "courier", "imports a view of 'rail', which is not registered"),
+        ("synthetic", "van", "no view of synthetic is called 'van'"),
+    ],
+)
+def test_an_imported_view_must_exist(site: Path, owner: str, view: str, told: str) -> None:
+    """Neither an unknown domain nor an unknown view can be imported."""
+    install(site, "offered_lost", owner=owner, view=view)
+    with pytest.raises(DeclarationError, match=told):
+        registered_domains()
