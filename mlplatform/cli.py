@@ -4,6 +4,7 @@ Exit codes: 0 done · 1 refused or failed, with one line that says what to do ·
 """
 
 import logging
+import signal
 import sys
 from datetime import date, timedelta
 from typing import Annotated
@@ -45,6 +46,8 @@ Last = Annotated[str | None, typer.Option("--to", help="Last day, ISO, included.
 def main(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False) -> None:
     """Read by `app_main`, which shows a traceback only with it."""
     silence_telemetry()
+    # Asked to stop, the command stops its servers first: an exit that unwinds, not one that leaves them behind.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(128 + signal.SIGTERM))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("  %(message)s"))
     platform_log = logging.getLogger("mlplatform")

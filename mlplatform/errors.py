@@ -5,6 +5,7 @@
     MlplatformError
     ├── DeclarationError            mend the domain's declaration
     ├── DataError                   mend or wait for the data
+    │   ├── NotLanded               a source has sent nothing for that day
     │   ├── MalformedFile           a landed file cannot be read as its source declares
     │   ├── MissingPartition        a partition that was asked for has no revision
     │   ├── IncompleteWindow        a trailing window lacks some of its days
@@ -49,6 +50,18 @@ class MalformedFile(DataError):
         super().__init__(f"{path}: {reason}. Nothing of it was taken in; land a corrected file under the same name")
         self.path = path
         self.reason = reason
+
+
+class NotLanded(DataError):
+    """A source has sent nothing for a day that was asked for."""
+
+    def __init__(self, source: str, partition: str, folder: str) -> None:
+        super().__init__(
+            f"nothing has landed of {source} for {partition}. Land the file in {folder} (`mlplatform land` for the "
+            "sample), or declare the day absent in the source"
+        )
+        self.source = source
+        self.partition = partition
 
 
 class MissingPartition(DataError):

@@ -55,7 +55,7 @@ def _stage(domain: Domain, stage: str) -> dg.AssetsDefinition:
     )
     def stage_asset(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Result]:
         partitions = list(context.partition_keys)
-        outcome = pipeline.run(platform, domain, stage, partitions, run_id=context.run_id)
+        outcome = pipeline.run(platform, domain, stage, partitions, run_id=context.run.run_id)
         if checks:
             yield _judge(domain, outcome)
         pipeline.raise_failures(outcome)

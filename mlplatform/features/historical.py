@@ -15,7 +15,7 @@ from mlplatform.domain.view import FeatureView, ImportedView
 from mlplatform.domains.registered import registered_domain
 from mlplatform.features.point_in_time import point_in_time_join
 from mlplatform.features.stage import Stage
-from mlplatform.features.tables import Tables
+from mlplatform.features.tables import Tables, partition_end
 from mlplatform.features.version import view_version
 from mlplatform.provenance.platform import Platform
 
@@ -99,9 +99,11 @@ def values_not_known_then(
     """
     differing = 0
     for label, (view, store, _) in view_stores(platform, domain, model).items():
-        revised = [each for each in store.revisions(pins[label]) if each.number > 1]
-        if not revised:
-            continue
+        published = {day: partition_end(day) + domain.publishing_delay for day in pins[label]}
+        if all(
+            each.number == 1 and each.known_at <= published[each.partition] for each in store.revisions(pins[label])
+        ):
+            continue  # nothing was corrected or came late: no need to read it all again
         facts = store.history(_within(pins[label], requests, view.ttl))
         known = facts.with_columns(available_at=pl.max_horizontal("available_at", "_known_at"))
         names = [feature.name for feature in view.features]

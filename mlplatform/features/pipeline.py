@@ -16,7 +16,7 @@ import polars as pl
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Derived, Source
 from mlplatform.domain.view import FeatureView
-from mlplatform.errors import ContractBroken, DataError, DeclarationError, IncompleteWindow, MissingPartition
+from mlplatform.errors import ContractBroken, DataError, DeclarationError, IncompleteWindow, MissingPartition, NotLanded
 from mlplatform.features.landing import file_version, landed_days, read_landed
 from mlplatform.features.rules import Checked, check
 from mlplatform.features.stage import Draft, Revision, Stage, Written
@@ -245,7 +245,7 @@ def _raw(platform: Platform, domain: Domain, tables: Tables, source: Source) -> 
     def plan(partitions: Sequence[str]) -> Plan:
         landed = set(landed_days(folder, source))
         missing: dict[str, DataError] = {
-            day: MissingPartition(f"the landing folder of {domain.name}/{source.name}", [day])
+            day: NotLanded(f"{domain.name}/{source.name}", day, str(folder / source.name))
             for day in partitions
             if day not in landed and date.fromisoformat(day) not in source.absent
         }

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mlplatform.domain.domain import Domain
@@ -67,11 +67,11 @@ def serve_champion(platform: Platform, domain: Domain, model: ModelSpec, *, host
     """
     require_free(host, port)
     command = bento_command(champion_tag(platform, domain, model), host=host, port=port)
-    child = subprocess.Popen(command, env=bento_environment(platform))
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        return child.wait(stop_seconds)
+    with running([command], bento_environment(platform), log=None) as (child,):
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            return 0
 
 
 def ui_commands(*, port: int) -> list[list[str]]:
@@ -108,12 +108,15 @@ def require_free(host: str, port: int) -> None:
 
 @contextmanager
 def running(
-    commands: Sequence[Sequence[str]], environment: dict[str, str], log: Path
+    commands: Sequence[Sequence[str]], environment: dict[str, str], log: Path | None
 ) -> Iterator[list["subprocess.Popen[bytes]"]]:
-    """Run some servers, their output in `log`, and stop them at the end, by process id."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    """Run some servers, their output in `log` (None: on the terminal), and stop them at the end, by process id."""
     children: list[subprocess.Popen[bytes]] = []
-    with log.open("ab") as output:
+    with ExitStack() as stack:
+        output = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = stack.enter_context(log.open("ab"))
         try:
             for command in commands:
                 if shutil.which(command[0]) is None:

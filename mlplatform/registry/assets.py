@@ -62,9 +62,7 @@ def registry_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
         owners=list(domain.owners),
     )
     def bento(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
-        folder = platform.training(domain.name, model.name, context.partition_key)
         tag = build_bento(promoted_bundle(platform, domain, model, context.partition_key), home=platform.home)
-        (folder / "bento.txt").write_text(tag)
         return dg.MaterializeResult(
             metadata={"tag": tag, "serve": dg.MetadataValue.md(f"`mlplatform serve {domain.name}/{model.name}`")},
             data_version=dg.DataVersion(tag),

@@ -19,6 +19,7 @@ from mlplatform.errors import DataError, PromotionRefused
 from mlplatform.features.view import fit_values
 from mlplatform.provenance.code_version import declaration_version
 from mlplatform.provenance.environment import git_state, installed_versions
+from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.record import Record
 from mlplatform.registry.bundle import Bundle, load_bundle, write_bundle
@@ -110,7 +111,7 @@ def make_candidate(platform: Platform, domain: Domain, model: ModelSpec, recipe:
         rows={"train": len(train), "calibration": len(parts.calibration), "evaluation": len(parts.evaluation)},
         windows={part: str(window) for part, window in vars(parts.windows).items()},
     )
-    (folder / "model.json").write_text(json.dumps(asdict(made), indent=1))
+    write_whole(folder / "model.json", json.dumps(asdict(made), indent=1))
     return made
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.errors import DataError
+from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.bundle import Bundle, Scores
 from mlplatform.registry.candidate import bundle_of, load_candidate
@@ -60,8 +61,8 @@ def judge_candidate(
         immaturity=immaturity(model, recipe.cut_off, rows),
     )
     decision = decide(model, evaluation, candidate=bundle.digest, champion=rival, decided_at=platform.clock())
-    (folder / "evaluation.json").write_text(evaluation.to_json())
-    (folder / "decision.json").write_text(decision.to_json())
+    write_whole(folder / "evaluation.json", evaluation.to_json())
+    write_whole(folder / "decision.json", decision.to_json())
     return evaluation, decision
 
 

@@ -18,6 +18,7 @@ from mlplatform.errors import DataError
 from mlplatform.features.historical import historical_features, values_not_known_then
 from mlplatform.features.tables import Tables
 from mlplatform.provenance.content_hash import content_hash
+from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
 from mlplatform.training.evaluation import Immaturity
 from mlplatform.training.recipe import Recipe
@@ -101,7 +102,7 @@ def save_training_set(folder: Path, made: TrainingSet, recipe: Recipe) -> dict[s
     draft = folder / ".training_set.parquet"
     made.rows.write_parquet(draft)
     os.replace(draft, folder / "training_set.parquet")
-    path.write_text(json.dumps(described, indent=1))
+    write_whole(path, json.dumps(described, indent=1))
     return described
 
 

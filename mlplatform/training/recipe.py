@@ -16,6 +16,7 @@ from mlplatform.errors import DataError, MissingPartition
 from mlplatform.features.historical import view_stores
 from mlplatform.features.tables import Tables
 from mlplatform.provenance.code_version import code_version, declaration_version
+from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
 from mlplatform.training.calibrate import fit_calibration
 from mlplatform.training.fit import fit
@@ -28,6 +29,9 @@ class Recipe:
 
     model: str
     """`domain/model`."""
+
+    start: str
+    """ISO day: the domain's first partition, from which the warm-up is counted."""
 
     as_of: str
     """ISO day: partitions before it are used, labels available by `label_cut_off`."""
@@ -87,6 +91,7 @@ def recipe(platform: Platform, domain: Domain, model: ModelSpec, *, as_of: str |
         raise MissingPartition(f"{domain.name}/derived/{domain.requests.facts}", [f"any day before {day}"])
     return Recipe(
         model=f"{domain.name}/{model.name}",
+        start=domain.start.isoformat(),
         as_of=day,
         label_cut_off=(midnight + domain.publishing_delay).isoformat(),
         facts=used,
@@ -104,8 +109,7 @@ def save_recipe(folder: Path, made: Recipe) -> Path:
     """Write a recipe as JSON; what is written once is not changed."""
     path = folder / "recipe.json"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(made), indent=1, sort_keys=True))
+        write_whole(path, json.dumps(asdict(made), indent=1, sort_keys=True))
     return path
 
 

@@ -94,7 +94,7 @@ def test_two_domains_of_one_name_are_refused(site: Path) -> None:
 def test_what_is_no_domain_is_refused(site: Path) -> None:
     """An entry point may name anything; only a `Domain` is one."""
     install(site, "offered_view", entry="view")
-    with pytest.raises(DeclarationError, match="is registered as a domain but is no Domain"):
+    with pytest.raises(DeclarationError, match="is registered as a domain but is"):
         registered_domains()
 
 

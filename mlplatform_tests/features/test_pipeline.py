@@ -18,6 +18,7 @@ from mlplatform.errors import (
     IncompleteWindow,
     MalformedFile,
     MissingPartition,
+    NotLanded,
 )
 from mlplatform.features.pipeline import pending, raise_failures
 from mlplatform.features.tables import Tables, available_at, day_range, stages
@@ -121,7 +122,7 @@ def test_a_missing_day_stops_the_windows_that_need_it_and_is_named(platform: Pla
     land_orders(platform, there)
     raw = run_stage(platform, "raw", DAYS)
     assert (list(raw.failed), sorted(raw.revisions)) == ([THIRD], there)
-    with pytest.raises(MissingPartition, match=THIRD):
+    with pytest.raises(NotLanded, match=f"nothing has landed of synthetic/orders for {THIRD}"):
         raise_failures(raw)
     for stage in stages[1:-1]:
         run_stage(platform, stage, there)

@@ -219,7 +219,8 @@ def weather_last(facts: pl.DataFrame, at: datetime) -> pl.DataFrame:
             *(pl.col(name).get(newest).cast(pl.Float32).alias(feature) for name, feature in last.items()),
             pl.col("pressure").drop_nulls().last().cast(pl.Float32).alias("weather_pressure"),
             # In hundredths of an inch, as measured: a sum of floats would depend on the order of the reports.
-            ((pl.col("precip") * 100).round().cast(pl.Int64).sum() / 100)
+            pl.when(pl.col("precip").is_not_null().any())
+            .then((pl.col("precip") * 100).round().cast(pl.Int64).sum() / 100)
             .cast(pl.Float32)
             .alias("weather_precipitation_24h"),
             pl.col("wind_speed").max().cast(pl.Float32).alias("weather_wind_speed_maximum_24h"),

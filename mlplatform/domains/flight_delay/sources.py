@@ -228,10 +228,11 @@ def _with_arrival(flights: pl.DataFrame, zone: str | None) -> pl.DataFrame:
         wall = (day + clock).dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
         return wall.dt.convert_time_zone("UTC").cast(instant)
 
-    same_day, next_day = on(local.dt.truncate("1d")), on(local.dt.truncate("1d") + timedelta(days=1))
-    return flights.with_columns(
-        scheduled_arrival=pl.when(same_day > pl.col("scheduled_departure")).then(same_day).otherwise(next_day)
-    )
+    today = local.dt.truncate("1d")
+    same_day, next_day = on(today), on(today + timedelta(days=1))
+    # Where the spring change skips it there is no instant to compare, and the clock on the wall decides.
+    is_same_day = pl.coalesce(same_day > pl.col("scheduled_departure"), today + clock > local)
+    return flights.with_columns(scheduled_arrival=pl.when(is_same_day).then(same_day).otherwise(next_day))
 
 
 def weather_facts(reports: pl.DataFrame) -> pl.DataFrame:

@@ -1,0 +1,13 @@
+"""Files that are there whole or not at all."""
+
+import os
+import uuid
+from pathlib import Path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place and rename it: a reader, or a run after a kill, never meets half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(draft, path)
