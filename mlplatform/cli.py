@@ -4,7 +4,6 @@ Exit codes: 0 done · 1 refused or failed, with one line that says what to do ·
 """
 
 import logging
-import signal
 import sys
 from datetime import date, timedelta
 from typing import Annotated
@@ -46,8 +45,6 @@ Last = Annotated[str | None, typer.Option("--to", help="Last day, ISO, included.
 def main(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False) -> None:
     """Read by `app_main`, which shows a traceback only with it."""
     silence_telemetry()
-    # Asked to stop, the command stops its servers first: an exit that unwinds, not one that leaves them behind.
-    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(128 + signal.SIGTERM))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("  %(message)s"))
     platform_log = logging.getLogger("mlplatform")
@@ -84,6 +81,7 @@ def land(domain: DomainName, first: First = None, last: Last = None) -> None:
     declared = registered_domain(domain)
     start = _day(first) or declared.start
     end = _day(last) or start + timedelta(days=declared.sample.demo_days - 1 if declared.sample else 0)
+    _days(start.isoformat(), end.isoformat())
     files = land_sample(Platform.from_settings().landing(domain), declared, start, end)
     out.print(f"landed {files} files, {start} to {end}")
 
@@ -117,7 +115,8 @@ def train(
 
     platform = Platform.from_settings()
     domain, spec = _model(model)
-    recipe = add_recipe(platform, domain, spec, as_of=as_of)
+    day = _day(as_of)
+    recipe = add_recipe(platform, domain, spec, as_of=None if day is None else day.isoformat())
     out.print(f"recipe {recipe.key}")
     materialize_recipe(platform, domain, spec, recipe.key)
     out.print(f"{model} {recipe.key} is the champion")

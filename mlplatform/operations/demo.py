@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from mlplatform.features.historical import historical_features
 from mlplatform.features.landing import days_landed_by_all, land_sample
 from mlplatform.features.pipeline import pending
 from mlplatform.features.publish import publish_snapshots
-from mlplatform.features.tables import day_range, stages
+from mlplatform.features.tables import Tables, available_at, day_range, stages
 from mlplatform.operations import jobs, servers
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import bundle_of
@@ -62,8 +62,9 @@ def run_demo(platform: Platform, domain: Domain, *, ui_port: int, port: int, lea
             servers.running([command], servers.bento_environment(platform, clock="request"), log)
         )
         servers.wait_until_answering(f"{url}/readyz", children[0], log, seconds=90)
-        answer = _ask(url, domain.requests.example)
-        right = _check(platform, domain, served, answer, console)
+        request = _example(platform, domain)
+        answer = _ask(url, request)
+        right = _check(platform, domain, served, request, answer, console)
         steps.end()
         main_job = time.monotonic() - started
         ui = f"http://127.0.0.1:{ui_port}"
@@ -80,7 +81,7 @@ def run_demo(platform: Platform, domain: Domain, *, ui_port: int, port: int, lea
         console.print("ask it:", style="bold")
         # As they are: a line that is wrapped or coloured does not paste.
         plain = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-        plain(_curl(url, domain.requests.example))
+        plain(_curl(url, request))
         plain(json.dumps(answer))
         if not leave:
             console.print("\nCtrl-C stops both servers; all state is in " + str(platform.home))
@@ -132,8 +133,6 @@ def _features(platform: Platform, domain: Domain, steps: _Steps) -> bool:
 
 def _unmade(platform: Platform, domain: Domain, days: list[str]) -> set[str]:
     """Landed days that some stage lacks: what could not be planned is not pending."""
-    from mlplatform.features.tables import Tables
-
     tables = Tables(platform, domain)
     stores = [store for stage in stages for store in tables.of(stage).values()]
     return {day for store in stores for day in set(days) - set(store.current(days))}
@@ -159,21 +158,37 @@ def _model(platform: Platform, domain: Domain, model: ModelSpec, steps: _Steps) 
     return True
 
 
-def _ask(url: str, request: Any) -> dict[str, Any]:
-    body = json.dumps(dict(request)).encode()
+def _example(platform: Platform, domain: Domain) -> dict[str, Any]:
+    """The domain's example, asked when the newest features are published or later: the online store holds no past."""
+    tables = Tables(platform, domain)
+    newest = [max(current) for view in domain.views if (current := tables.features(view).current())]
+    published = max((available_at(domain, day) for day in newest), default=datetime.min.replace(tzinfo=UTC))
+    at = max(datetime.fromisoformat(str(domain.requests.example["at"])), published)
+    return {**domain.requests.example, "at": at.isoformat().replace("+00:00", "Z")}
+
+
+def _ask(url: str, request: dict[str, Any]) -> dict[str, Any]:
+    body = json.dumps(request).encode()
     asked = urllib.request.Request(f"{url}/predict", data=body, headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(asked, timeout=30) as response:
         answer: dict[str, Any] = json.load(response)
         return answer
 
 
-def _check(platform: Platform, domain: Domain, model: ModelSpec, answer: dict[str, Any], console: Console) -> bool:
+def _check(
+    platform: Platform,
+    domain: Domain,
+    model: ModelSpec,
+    example: dict[str, Any],
+    answer: dict[str, Any],
+    console: Console,
+) -> bool:
     """Whether the answer is, to the bit, the offline score of the same request at the same instant."""
     champion = Ledger(platform).champion(f"{domain.name}/{model.name}")
     assert champion is not None
     bundle = bundle_of(platform, champion)
-    asked = {name: value for name, value in domain.requests.example.items() if name != "at"}
-    at = datetime.fromisoformat(str(domain.requests.example["at"]))
+    asked = {name: value for name, value in example.items() if name != "at"}
+    at = datetime.fromisoformat(example["at"])
     request = parse_requests([asked], domain.requests.columns).with_columns(
         at=pl.lit(at, dtype=pl.Datetime("us", "UTC"))
     )
@@ -198,8 +213,8 @@ def _aims(console: Console, main_job: float, whole: float, *, first: bool) -> No
     console.print(f"aim  {name}  {seconds:.1f}  <= {aim:.0f}  {met}", highlight=False, soft_wrap=True)
 
 
-def _curl(url: str, request: Any) -> str:
-    return f"curl -s {url}/predict -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(dict(request)))}"
+def _curl(url: str, request: dict[str, Any]) -> str:
+    return f"curl -s {url}/predict -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(request))}"
 
 
 def _stay(wait: Callable[[], int]) -> None:

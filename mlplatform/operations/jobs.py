@@ -15,10 +15,10 @@ from mlplatform.definitions import platform_definitions
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.errors import DeclarationError, PromotionRefused
-from mlplatform.features.partitions import recipes
+from mlplatform.features.partitions import daily, recipes
 from mlplatform.provenance.platform import Platform
 from mlplatform.rollout.judge import load_decision
-from mlplatform.training.recipe import Recipe, recipe, save_recipe
+from mlplatform.training.recipe import Recipe, load_recipe, recipe, save_recipe
 
 range_start, range_end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -48,7 +48,17 @@ def materialize_days(platform: Platform, domain: Domain, days: Sequence[str], *,
     """Take a range of days through the five stages in one run (or through one stage); returns the run id.
 
     Raises whatever a stage raises; the run is recorded as failed.
+
+    Raises
+    ------
+    DeclarationError
+        The domain has no partition of the first or the last day; nothing is run.
     """
+    partitions = daily(domain)
+    for day in (days[0], days[-1]):
+        if not partitions.has_partition_key(day):
+            first, last = partitions.get_first_partition_key(), partitions.get_last_partition_key()
+            raise DeclarationError(f"{domain.name} has no partition {day}; its days are {first} to {last}")
     keys = None if stage is None else [dg.AssetKey([domain.name, stage])]
     tags = {range_start: days[0], range_end: days[-1]}
     with dg.DagsterInstance.from_config(str(dagster_home(platform))) as instance:
@@ -71,9 +81,12 @@ def materialize_recipe(
 
     Raises
     ------
+    MissingPartition
+        Nobody made a recipe of that key.
     PromotionRefused
         The gate does not say pass.
     """
+    load_recipe(platform.training(domain.name, model.name, key))
     keys = None if stages is None else [dg.AssetKey([domain.name, model.name, stage]) for stage in stages]
     with dg.DagsterInstance.from_config(str(dagster_home(platform))) as instance:
         instance.add_dynamic_partitions(recipes(domain, model).name or "", [key])

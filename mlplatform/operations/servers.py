@@ -111,6 +111,10 @@ def running(
     commands: Sequence[Sequence[str]], environment: dict[str, str], log: Path | None
 ) -> Iterator[list["subprocess.Popen[bytes]"]]:
     """Run some servers, their output in `log` (None: on the terminal), and stop them at the end, by process id."""
+    # Asked to stop, we stop the servers first: an exit that unwinds, not one that leaves them behind. Set here and not
+    # when the command starts, because a Dagster run in this process puts SIGINT's handler in SIGTERM's place, and a
+    # shell has a background command ignore SIGINT.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(128 + signal.SIGTERM))
     children: list[subprocess.Popen[bytes]] = []
     with ExitStack() as stack:
         output = None

@@ -173,11 +173,12 @@ late_arrival = ModelSpec(
         metric="log_loss",
         min_rows=_rows,
         margin=Threshold(
-            value=0.005,
-            reason="a tenth of what the model gains over the constant; less than the interval of four weeks",
+            value=0.01,
+            reason="a quarter of what the model gains over the constant; four weeks do not tell two all but equal "
+            "models apart by less than 0.008",
         ),
         segment_margin=Threshold(
-            value=0.02, reason="a carrier has a tenth of the rows: its interval is three times as wide"
+            value=0.03, reason="a carrier has a tenth of the rows: its interval is three times as wide"
         ),
         max_calibration_error=Threshold(
             value=0.12,
