@@ -174,6 +174,12 @@ def app_main() -> None:
         for note in getattr(error, "__notes__", ()):
             problems.print(f"  {note}", markup=False, soft_wrap=True)
         sys.exit(1)
+    except Exception as error:  # the outermost edge: a person gets a line, `--debug` gives the rest
+        if "--debug" in sys.argv:
+            raise
+        problems.print(f"mlplatform: {type(error).__name__}: {error}", style="red", highlight=False, markup=False)
+        problems.print("  This was not foreseen. Run it again with `mlplatform --debug …` to see where it happened")
+        sys.exit(1)
 
 
 def _model(name: str) -> tuple[Domain, ModelSpec]:

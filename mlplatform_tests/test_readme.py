@@ -1,6 +1,7 @@
 """The README says what is there: commands, settings, assets, rooms."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from mlplatform.cli import app
@@ -49,7 +50,7 @@ def test_every_edge_of_the_picture_is_one_of_the_graph() -> None:
     drawn = set()
     for line in picture.splitlines():
         chain = [name for part in line.split("-->") if (name := re.sub(r"\[.*|\(.*", "", part).strip())]
-        drawn |= {(a, b) for a, b in zip(chain, chain[1:], strict=False) if a in assets and b in assets}
+        drawn |= {(a, b) for a, b in pairwise(chain) if a in assets and b in assets}
     real = {
         (parent.path[-1], key.path[-1])
         for key in graph.get_all_asset_keys()

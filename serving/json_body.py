@@ -30,6 +30,8 @@ def decode_object(body: bytes) -> dict[str, Any]:
     """
     try:
         decoded = msgspec.json.decode(body)
+    except RecursionError as error:
+        raise MalformedBody("it is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedBody(f"it is not JSON ({error})") from error
     if not isinstance(decoded, dict):

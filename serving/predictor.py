@@ -18,7 +18,7 @@ from mlplatform.errors import DeviceUnavailable, InvalidRequest, ScoreOutOfRange
 from mlplatform.features.online import OnlineStore
 from mlplatform.features.view import view_features
 from mlplatform.registry.bundle import Bundle, Scores
-from mlplatform.scoring.request import parse_requests
+from mlplatform.scoring.request import parse_requests, refuse_broken_rules
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ class Predictor:
             wrong |= error.fields
         if wrong:
             raise InvalidRequest(wrong)
+        refuse_broken_rules(row, self._bundle.domain.requests.rules)
         return row.with_columns(pl.lit(at).cast(instant).alias("at"))
 
     def _view_values(self, row: pl.DataFrame) -> tuple[pl.DataFrame, bool]:
@@ -141,4 +142,7 @@ def _instant(text: Any) -> datetime:
         raise InvalidRequest({"at": "not an ISO 8601 instant such as 2013-07-01T12:00:00Z"}) from None
     if at.tzinfo is None:
         raise InvalidRequest({"at": "an instant needs an offset; write Z for UTC"})
-    return at.astimezone(UTC)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequest({"at": "beyond the years that a calendar holds"}) from None

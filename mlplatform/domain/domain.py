@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from mlplatform.domain.column import Column
+from mlplatform.domain.column import Column, RowRule
 from mlplatform.domain.model import ModelSpec
 from mlplatform.domain.source import Derived, Sample, Source
 from mlplatform.domain.view import FeatureView, FittedValue, ImportedView, OnDemand
@@ -22,6 +22,9 @@ class Requests:
 
     columns: tuple[Column, ...]
     """What a request holds; its rules are checked at serving, field by field."""
+
+    rules: tuple[RowRule, ...] = ()
+    """Rules over several of its columns, checked at serving too; a broken one is named in the refusal."""
 
     facts: str
     """The derived table (or source) whose rows are past requests with, later, their outcome."""
@@ -72,6 +75,11 @@ class Domain:
     sample: Sample | None = None
 
     def __post_init__(self) -> None:
+        if not timedelta(0) <= self.publishing_delay < timedelta(days=1):
+            raise DeclarationError(
+                f"{self.name}: publishing_delay is {self.publishing_delay}. Declare less than a day: the online store "
+                "holds an entity's newest value and the one before, no more"
+            )
         self._refuse_duplicates()
         self._refuse_unknown_names()
 

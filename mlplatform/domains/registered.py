@@ -6,6 +6,7 @@ A package offers a domain through the entry-point group `mlplatform.domains`: na
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import DeclarationError
@@ -46,6 +47,28 @@ def registered_domain(name: str) -> Domain:
     if name not in domains:
         raise DeclarationError(f"no domain is called {name!r}; there is {', '.join(domains)}")
     return domains[name]
+
+
+def domain_package(name: str) -> Path | None:
+    """Folder of the package that offers a domain, whose code goes into its bundles; None: nobody registered it.
+
+    Raises
+    ------
+    DeclarationError
+        The entry point names a module that is no package.
+    """
+    if name in built_in:
+        return Path(__file__).parent / name
+    for entry in entry_points(group="mlplatform.domains"):
+        if getattr(entry.load(), "name", None) == name:
+            path = Path(import_module(entry.module).__file__ or "")
+            if path.name != "__init__.py":
+                raise DeclarationError(
+                    f"domain {name!r} is offered by {entry.module}, which is a module. Point the entry at a package "
+                    "whose __init__.py holds DOMAIN: the package's code goes into every bundle"
+                )
+            return path.parent
+    return None
 
 
 def _check_imports(domain: Domain, domains: dict[str, Domain]) -> None:

@@ -95,7 +95,8 @@ def values_not_known_then(
 ) -> int:
     """How many of these values differ from what each request would have seen of the revisions known by then.
 
-    Not zero after a correction: the model is trained on what is believed now, but was not served it at the time.
+    Not zero after a correction: the model is trained on what is believed now, but was not served it at the time. A row
+    that a correction took out still counts as seen after it, so the figure is an upper bound.
     """
     differing = 0
     for label, (view, store, _) in view_stores(platform, domain, model).items():

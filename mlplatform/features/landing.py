@@ -5,6 +5,7 @@ left alone. What it refuses: a file that is not what the source's contract decla
 """
 
 import hashlib
+import io
 import os
 import uuid
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Source
-from mlplatform.errors import DeclarationError, MalformedFile
+from mlplatform.errors import DataError, DeclarationError, MalformedFile
 from mlplatform.features.rules import cast_to_contract
 
 
@@ -26,21 +27,29 @@ def landed_days(folder: Path, source: Source) -> list[str]:
 
 def file_version(folder: Path, source: Source, day: str) -> str:
     """`landing/<source>/<day>@<hash>`: what a raw revision names as its input; the hash is BLAKE2b of the bytes."""
-    digest = hashlib.blake2b(_path(folder, source, day).read_bytes(), digest_size=8).hexdigest()
-    return f"landing/{source.name}/{day}@{digest}"
+    return _version(source, day, _path(folder, source, day).read_bytes())
 
 
-def read_landed(folder: Path, source: Source, day: str) -> pl.DataFrame:
+def read_landed(folder: Path, source: Source, day: str, *, version: str | None = None) -> pl.DataFrame:
     """Rows of one landed file in the contract's columns and types.
+
+    Parameters
+    ----------
+    version : what `file_version` said; None: whatever is there
 
     Raises
     ------
     MalformedFile
         The file is no Parquet, lacks a column, or holds a value that cannot be of its declared type.
+    DataError
+        The file has been landed again since `file_version` looked at it.
     """
     path = _path(folder, source, day)
     try:
-        frame = pl.read_parquet(path)
+        content = path.read_bytes()
+        if version is not None and _version(source, day, content) != version:
+            raise DataError(f"{path} was landed again while it was being read. Run the day again")
+        frame = pl.read_parquet(io.BytesIO(content))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise MalformedFile(str(path), f"not a readable Parquet file ({error})") from error
     return cast_to_contract(frame, source.contract, path=str(path))
@@ -69,6 +78,10 @@ def land_sample(folder: Path, domain: Domain, first: date, last: date) -> int:
     """
     if domain.sample is None:
         raise DeclarationError(f"{domain.name} has no sample. Let its sources write into {folder}")
+    if first < domain.sample.start or last > domain.sample.end:
+        raise DataError(
+            f"the sample of {domain.name} holds {domain.sample.start} to {domain.sample.end}, not {first} to {last}"
+        )
     files = 0
     for number in range((last - first).days + 1):
         day = first + timedelta(days=number)
@@ -87,6 +100,10 @@ def days_landed_by_all(folder: Path, sources: Iterable[Source]) -> list[str]:
         for day in every
         if all(day in landed[source.name] or date.fromisoformat(day) in source.absent for source in sources)
     ]
+
+
+def _version(source: Source, day: str, content: bytes) -> str:
+    return f"landing/{source.name}/{day}@{hashlib.blake2b(content, digest_size=8).hexdigest()}"
 
 
 def _path(folder: Path, source: Source, day: str) -> Path:

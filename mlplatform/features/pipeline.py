@@ -44,6 +44,9 @@ class Plan:
     missing: dict[str, DataError] = field(default_factory=dict)
     """Partitions that cannot be made, and why."""
 
+    known_at: dict[str, datetime] = field(default_factory=dict)
+    """By partition, when the newest of its inputs became known."""
+
     def pins(self) -> dict[str, dict[str, int]]:
         """Every revision that any partition is made from: table -> partition -> number."""
         pinned: dict[str, dict[str, int]] = {}
@@ -185,10 +188,7 @@ def _run_step(
         except DataError as error:
             outcome.failed[partition] = error
             continue
-        history = partition not in before and _is_history(domain, partition)
-        drafts[partition] = Draft(
-            rows=rows, inputs=inputs, known_at=available_at(domain, partition) if history else None
-        )
+        drafts[partition] = Draft(rows=rows, inputs=inputs, first_known_at=_first_known_at(domain, partition, planned))
     written = Written(run_id=run_id, code_version=step.code_version, environment=platform.environment, known_at=now)
     after = step.store.append(drafts, written)
     _confirm(Tables(platform, domain).confirmations(step.stage, step.table), drafts, after, written)
@@ -230,8 +230,15 @@ def _made_from_of(revision: Revision) -> str:
     return _made_from(revision.inputs, revision.code_version, revision.environment)
 
 
-def _is_history(domain: Domain, partition: str) -> bool:
-    return domain.history_until is not None and date.fromisoformat(partition) <= domain.history_until
+def _first_known_at(domain: Domain, partition: str, planned: Plan) -> datetime | None:
+    """When the first revision of a declared backfill counts as known; None where none is declared.
+
+    That is when it was available, or when the newest of what it is made from became known, if that was later.
+    """
+    if domain.history_until is None or date.fromisoformat(partition) > domain.history_until:
+        return None
+    available = available_at(domain, partition)
+    return max(available, planned.known_at.get(partition, available))
 
 
 def _chunks(partitions: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -251,8 +258,8 @@ def _raw(platform: Platform, domain: Domain, tables: Tables, source: Source) -> 
         }
         return Plan({day: (file_version(folder, source, day),) for day in partitions if day in landed}, missing)
 
-    def read(_plan: Plan) -> Rows:
-        return lambda day: read_landed(folder, source, day)
+    def read(planned: Plan) -> Rows:
+        return lambda day: read_landed(folder, source, day, version=planned.inputs[day][0])
 
     return Step("raw", source.name, tables.raw(source.name), table_versions(domain, "raw")[source.name], plan, read)
 
@@ -320,14 +327,15 @@ def _view(domain: Domain, tables: Tables, view: FeatureView) -> Step:
     def plan(partitions: Sequence[str]) -> Plan:
         windows = {day: window(day) for day in partitions}
         current = facts.current(sorted(set().union(*windows.values())))
-        inputs, missing = {}, {}
+        inputs, missing, known_at = {}, {}, {}
         for day, days in windows.items():
             lacking = [each for each in days if each not in current]
             if lacking:
                 missing[day] = IncompleteWindow(view.name, day, lacking)
             else:
                 inputs[day] = tuple(sorted(f"{label}/{each}@{current[each].number}" for each in days))
-        return Plan(inputs, dict(missing))
+                known_at[day] = max(current[each].known_at for each in days)
+        return Plan(inputs, dict(missing), known_at)
 
     def read(planned: Plan) -> Rows:
         known = (
@@ -372,15 +380,19 @@ def _same_day(
     def plan(partitions: Sequence[str]) -> Plan:
         inputs: dict[str, list[str]] = {day: [] for day in partitions}
         missing: dict[str, DataError] = {}
+        known_at: dict[str, datetime] = {}
         for each in upstream:
             current = each.store.current(partitions)
             for day in partitions:
                 if day in current:
                     inputs[day].append(f"{each.stage}/{each.source.name}/{day}@{current[day].number}")
+                    known_at[day] = max(current[day].known_at, known_at.get(day, current[day].known_at))
                 elif date.fromisoformat(day) not in each.source.absent:
                     missing[day] = MissingPartition(each.store.name, [day])
         return Plan(
-            {day: tuple(sorted(names)) for day, names in inputs.items() if names and day not in missing}, missing
+            {day: tuple(sorted(names)) for day, names in inputs.items() if names and day not in missing},
+            missing,
+            known_at,
         )
 
     def read(planned: Plan) -> Rows:

@@ -107,7 +107,11 @@ class Draft:
     """`table/partition@number` of every input revision; sorted by the stage. Empty for rows from outside: then nothing
     determines them, and other rows are a correction, never a `NonDeterministicStage`."""
     known_at: datetime | None = None
-    """For a declared first backfill of history: its availability time."""
+    """When this content became known; None: when it is written."""
+
+    first_known_at: datetime | None = None
+    """The same, but only if this becomes revision 1: a declared backfill counts as known when it was available, a
+    correction of it never does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +308,7 @@ class Stage:
             rows=rows.height,
             path="",
         )
-        return _Ready(revision, rows)
+        return _Ready(revision, rows, _utc(draft.first_known_at) if draft.first_known_at else None)
 
     def _attempt(
         self, ready: Mapping[str, "_Ready"], expected: Mapping[str, int], files: dict[Revision, AddAction]
@@ -341,7 +345,8 @@ class Stage:
                 continue
             if any(_contradicts(draft.revision, revision) for revision in earlier):
                 raise NonDeterministicStage(self.name, partition)
-            known_at = max([draft.revision.known_at, *(revision.known_at for revision in earlier[-1:])])
+            wanted = draft.first_known_at if number == 0 and draft.first_known_at else draft.revision.known_at
+            known_at = max([wanted, *(revision.known_at for revision in earlier[-1:])])
             fresh[partition] = replace(draft.revision, number=number + 1, known_at=known_at)
         if not fresh:
             return settled
@@ -496,6 +501,7 @@ class _Ready:
 
     revision: Revision
     rows: pl.DataFrame
+    first_known_at: datetime | None
 
 
 def _fields(schema: Mapping[str, pl.DataType]) -> list[Field]:

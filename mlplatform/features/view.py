@@ -49,11 +49,6 @@ def compute_view(view: FeatureView, facts: pl.DataFrame, at: datetime) -> pl.Dat
     return computed
 
 
-def fact_window(view: FeatureView, at: datetime) -> tuple[datetime, datetime]:
-    """The half-open interval of event times that the view reads for `at`."""
-    return at - view.look_back, at
-
-
 def look_back_days(view: FeatureView) -> int:
     """Daily partitions that a window touches, its own day included."""
     return max(1, -(-view.look_back // timedelta(days=1)))

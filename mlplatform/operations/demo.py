@@ -119,10 +119,11 @@ def _features(platform: Platform, domain: Domain, steps: _Steps) -> bool:
     landed = days_landed_by_all(platform.landing(domain.name), domain.sources)
     days = day_range(landed[0], landed[-1])
     stale = sorted(
-        {day for stage in stages for day in pending(platform, domain, stage, days)} | _unmade(platform, domain, days)
+        {day for stage in stages for day in pending(platform, domain, stage, days)} | _unmade(platform, domain, landed)
     )
     if stale:
-        days = day_range(stale[0], stale[-1])
+        # To the last day: what is recomputed changes the windows of the days after it.
+        days = day_range(stale[0], landed[-1])
         steps.begin(f"five stages, {len(days)} days in one run")
         jobs.materialize_days(platform, domain, days)
         steps.end()

@@ -4,8 +4,8 @@ A run in process spares the 8 to 25 s that the daemon takes to start one; it is 
 """
 
 import getpass
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -16,6 +16,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.errors import DeclarationError, PromotionRefused
 from mlplatform.features.partitions import daily, recipes
+from mlplatform.provenance.files import alone, write_whole
 from mlplatform.provenance.platform import Platform
 from mlplatform.rollout.judge import load_decision
 from mlplatform.training.recipe import Recipe, load_recipe, recipe, save_recipe
@@ -37,11 +38,23 @@ def dagster_home(platform: Platform) -> Path:
     home = platform.home / "dagster"
     told = Path("dagster.yaml")
     if told.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(told, home / "dagster.yaml")
+        write_whole(home / "dagster.yaml", told.read_bytes())
     elif not (home / "dagster.yaml").exists():
         raise DeclarationError("there is no dagster.yaml here. Run the command in the project's folder")
     return home
+
+
+@contextmanager
+def dagster_instance(platform: Platform) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of the platform.
+
+    Opened by one process at a time: two that make its databases at once leave them broken for good.
+    """
+    home = dagster_home(platform)
+    with alone(home / "opening.lock"):
+        instance = dg.DagsterInstance.from_config(str(home))
+    with instance:
+        yield instance
 
 
 def materialize_days(platform: Platform, domain: Domain, days: Sequence[str], *, stage: str | None = None) -> str:
@@ -61,7 +74,7 @@ def materialize_days(platform: Platform, domain: Domain, days: Sequence[str], *,
             raise DeclarationError(f"{domain.name} has no partition {day}; its days are {first} to {last}")
     keys = None if stage is None else [dg.AssetKey([domain.name, stage])]
     tags = {range_start: days[0], range_end: days[-1]}
-    with dg.DagsterInstance.from_config(str(dagster_home(platform))) as instance:
+    with dagster_instance(platform) as instance:
         return _execute(platform, domain, f"{domain.name}_features", instance, tags=tags, keys=keys)
 
 
@@ -69,7 +82,7 @@ def add_recipe(platform: Platform, domain: Domain, model: ModelSpec, *, as_of: s
     """Make the recipe of now, keep it, and give it a partition."""
     made = recipe(platform, domain, model, as_of=as_of)
     save_recipe(platform.training(domain.name, model.name, made.key), made)
-    with dg.DagsterInstance.from_config(str(dagster_home(platform))) as instance:
+    with dagster_instance(platform) as instance:
         instance.add_dynamic_partitions(recipes(domain, model).name or "", [made.key])
     return made
 
@@ -88,7 +101,7 @@ def materialize_recipe(
     """
     load_recipe(platform.training(domain.name, model.name, key))
     keys = None if stages is None else [dg.AssetKey([domain.name, model.name, stage]) for stage in stages]
-    with dg.DagsterInstance.from_config(str(dagster_home(platform))) as instance:
+    with dagster_instance(platform) as instance:
         instance.add_dynamic_partitions(recipes(domain, model).name or "", [key])
         try:
             return _execute(

@@ -20,8 +20,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.errors import DataError, Unavailable
 from mlplatform.provenance.platform import Platform
-from mlplatform.registry.bento import bento_home, bento_tag, build_bento
-from mlplatform.registry.candidate import bundle_of
+from mlplatform.registry.bento import bento_home, build_bento
 from mlplatform.registry.ledger import Ledger
 from mlplatform.settings import child_environment
 
@@ -41,9 +40,7 @@ def champion_tag(platform: Platform, domain: Domain, model: ModelSpec) -> str:
     champion = Ledger(platform).champion(name)
     if champion is None:
         raise DataError(f"{name} has no champion. Run `mlplatform train {name}` first")
-    tag = bento_tag(bundle_of(platform, champion).manifest)
-    folder = bento_home(platform.home) / "bentos" / tag.replace(":", "/")
-    return tag if folder.exists() else build_bento(platform.bundles / champion, home=platform.home)
+    return build_bento(platform.bundles / champion, home=platform.home)
 
 
 def bento_command(tag: str, *, host: str, port: int) -> list[str]:

@@ -18,7 +18,8 @@ from pathlib import Path
 import yaml
 
 from mlplatform.errors import BentoNotBuilt
-from mlplatform.registry.bundle import load_bundle
+from mlplatform.provenance.files import alone
+from mlplatform.registry.bundle import Bundle, load_bundle
 from mlplatform.registry.manifest import Manifest
 from mlplatform.settings import child_environment
 
@@ -60,45 +61,53 @@ def build_bento(bundle_folder: Path, *, home: Path) -> str:
     bundle = load_bundle(bundle_folder)
     tag = bento_tag(bundle.manifest)
     name, _, version = tag.partition(":")
-    if (bento_home(home) / "bentos" / name / version / "bento.yaml").is_file():
-        return tag
-    bento_home(home).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bento-", dir=home) as scratch:
-        context = Path(scratch)
-        lock = _lay_out(context, bundle.folder, [*bundle.manifest.files, "manifest.yaml"], bundle.manifest.device)
-        described = {
-            "service": SERVICE,
-            "name": name,
-            "description": f"{bundle.manifest.model} {bundle.manifest.model_version}: {bundle.model.meaning}\n",
-            "labels": {
-                "model": bundle.manifest.model,
-                "recipe": bundle.manifest.model_version,
-                "manifest": bundle.digest,
-            },
-            "include": ["*"],
-            "python": {"requirements_txt": lock, "lock_packages": False},
-            "envs": [{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
-        }
-        (context / "bentofile.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
-        command = [sys.executable, "-m", "bentoml", "build", "--version", version, "--output", "tag", str(context)]
-        environment = child_environment(BENTOML_HOME=str(bento_home(home)), MLPLATFORM_HOME=str(home))
-        environment.pop("MLPLATFORM_BUNDLE", None)
-        try:
-            built = subprocess.run(
-                command,
-                cwd=context,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=BUILD_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BentoNotBuilt(tag, f"bentoml build took more than {BUILD_SECONDS} s") from error
-    if built.returncode or not (bento_home(home) / "bentos" / name / version / "bento.yaml").is_file():
-        said = (built.stderr or built.stdout).strip()[-2000:]
-        raise BentoNotBuilt(tag, said or f"bentoml build ended with {built.returncode}")
+    final = bento_home(home) / "bentos" / name / version
+    # One build of a tag at a time, in a store of its own that is moved into place when it is whole: BentoML copies into
+    # the place itself, and would leave half a Bento there if it were killed.
+    with alone(home / "bentoml.lock"):
+        if not final.is_dir():
+            with tempfile.TemporaryDirectory(prefix="bento-", dir=home) as scratch:
+                built = _build(Path(scratch), bundle, tag)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(built, final)
     return tag
+
+
+def _build(scratch: Path, bundle: Bundle, tag: str) -> Path:
+    """Run `bentoml build` in a store inside `scratch`; returns the folder of the Bento there."""
+    name, _, version = tag.partition(":")
+    context, store = scratch / "context", scratch / "store"
+    context.mkdir()
+    store.mkdir()
+    lock = _lay_out(context, bundle.folder, [*bundle.manifest.files, "manifest.yaml"], bundle.manifest.device)
+    described = {
+        "service": SERVICE,
+        "name": name,
+        "description": f"{bundle.manifest.model} {bundle.manifest.model_version}: {bundle.model.meaning}\n",
+        "labels": {
+            "model": bundle.manifest.model,
+            "recipe": bundle.manifest.model_version,
+            "manifest": bundle.digest,
+        },
+        "include": ["*"],
+        "python": {"requirements_txt": lock, "lock_packages": False},
+        "envs": [{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
+    }
+    (context / "bentofile.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
+    command = [sys.executable, "-m", "bentoml", "build", "--version", version, "--output", "tag", str(context)]
+    environment = child_environment(BENTOML_HOME=str(store), MLPLATFORM_HOME=str(scratch))
+    environment.pop("MLPLATFORM_BUNDLE", None)
+    try:
+        done = subprocess.run(
+            command, cwd=context, env=environment, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BentoNotBuilt(tag, f"bentoml build took more than {BUILD_SECONDS} s") from error
+    built = store / "bentos" / name / version
+    if done.returncode or not (built / "bento.yaml").is_file():
+        told = (done.stderr or done.stdout).strip()[-2000:]
+        raise BentoNotBuilt(tag, told or f"bentoml build ended with {done.returncode}")
+    return built
 
 
 def serving_modules(source: Path) -> list[str]:

@@ -82,7 +82,7 @@ class Bundle:
             _check_file(folder, path, expected)
         name, _, model = manifest.model.partition("/")
         listed = [path.removeprefix(f"{CODE}/") for path in manifest.files if path.startswith(f"{CODE}/")]
-        domain = load_domain(folder / CODE, name, digest=manifest.digest, files=listed)
+        domain = load_domain(folder / CODE, manifest.package, name=name, digest=manifest.digest, files=listed)
         if feature_names(domain, domain.model(model)) != manifest.features:
             raise BundleCorrupt(CODE, "its code gives other features, or another order, than the manifest")
         return cls(folder, manifest, domain)
@@ -186,7 +186,8 @@ def write_bundle(
         pl.DataFrame({f"score_{column}": outputs[:, column] for column in range(outputs.shape[1])}).write_ipc(
             draft / GOLDEN_SCORES, compression="uncompressed"
         )
-        for path, source in feature_code(code or domain_folder(domain.name)).items():
+        package = code or domain_folder(domain.name)
+        for path, source in feature_code(package).items():
             (draft / CODE / path).parent.mkdir(parents=True, exist_ok=True)
             (draft / CODE / path).write_bytes(source)
         files = {
@@ -197,6 +198,7 @@ def write_bundle(
         manifest = Manifest(
             model=f"{domain.name}/{model.name}",
             model_version=model_version,
+            package=package.name,
             files=files,
             views=dict(view_versions),
             fitted=FITTED,

@@ -81,12 +81,14 @@ def feature_code(package: Path) -> dict[str, bytes]:
     return dict(sorted(files.items()))
 
 
-def load_domain(code: Path, name: str, *, digest: str, files: Sequence[str]) -> Domain:
+def load_domain(code: Path, package: str, *, name: str, digest: str, files: Sequence[str]) -> Domain:
     """Import a bundled domain under a name of its own.
 
     Parameters
     ----------
     code : folder that holds the domain's package
+    package : its name there; a domain from an installed package may be called otherwise
+    name : of the domain
     digest : of the bundle; its first twelve digits are in the module's name
     files : paths below `code` that the manifest lists; no other can be imported
 
@@ -103,16 +105,16 @@ def load_domain(code: Path, name: str, *, digest: str, files: Sequence[str]) -> 
         parent.__path__ = [str(code)]
         sys.modules[root] = parent
         try:
-            importlib.import_module(f"{root}.{name}")
+            importlib.import_module(f"{root}.{package}")
         except ImportError as error:
             # Nothing half-imported stays behind: the next attempt may be of a repaired copy elsewhere.
             sys.meta_path.remove(finder)
             for module in [each for each in sys.modules if each == root or each.startswith(f"{root}.")]:
                 del sys.modules[module]
-            raise BundleCorrupt(f"code/{name}", f"its code cannot be imported here ({error})") from error
-    domain = getattr(sys.modules.get(f"{root}.{name}"), "DOMAIN", None)
+            raise BundleCorrupt(f"code/{package}", f"its code cannot be imported here ({error})") from error
+    domain = getattr(sys.modules.get(f"{root}.{package}"), "DOMAIN", None)
     if not isinstance(domain, Domain) or domain.name != name:
-        raise BundleCorrupt(f"code/{name}", "its __init__.py gives no DOMAIN of that name")
+        raise BundleCorrupt(f"code/{package}", f"its __init__.py gives no DOMAIN called {name}")
     return domain
 
 

@@ -3,6 +3,7 @@
 A recipe has one model. Asked again, it gives the bundle that is there; it never makes a second one beside it.
 """
 
+import io
 import json
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
+from mlplatform.domains.registered import domain_package
 from mlplatform.errors import DataError, PromotionRefused
 from mlplatform.features.view import fit_values
 from mlplatform.provenance.code_version import declaration_version
@@ -29,7 +31,7 @@ from mlplatform.training.calibrate import fit_calibration
 from mlplatform.training.dataset import load_rows
 from mlplatform.training.examples import examples
 from mlplatform.training.fit import fit, fit_simple, importance
-from mlplatform.training.recipe import Recipe
+from mlplatform.training.recipe import Recipe, require_current
 from mlplatform.training.search import search
 
 golden_rows = 16
@@ -67,11 +69,12 @@ def make_candidate(platform: Platform, domain: Domain, model: ModelSpec, recipe:
     Raises
     ------
     DataError
-        There is no training set of that recipe, or it does not suffice.
+        There is no training set of that recipe, it does not suffice, or the recipe is no longer what would be built.
     """
     folder = platform.training(domain.name, model.name, recipe.key)
     if (folder / "model.json").exists():
         return load_candidate(folder)
+    require_current(platform, domain, model, recipe)
     rows = load_rows(folder)
     cut = examples(domain, model, recipe, rows)
     train, parts = cut.parts.train, cut.parts
@@ -84,12 +87,14 @@ def make_candidate(platform: Platform, domain: Domain, model: ModelSpec, recipe:
         model, raw, cut.labels[parts.calibration], cut.requests["at"].gather(parts.calibration)
     )
     trained = calibration.calibration.apply(raw_scores(booster, matrix(features[parts.evaluation])))
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "trained_scores.npy", trained)
+    scores = io.BytesIO()
+    np.save(scores, trained)
+    write_whole(folder / "trained_scores.npy", scores.getvalue())
     golden = parts.evaluation[:golden_rows]
     bundle = write_bundle(
         platform.bundles,
         domain=domain,
+        code=domain_package(domain.name),
         model=model,
         booster=booster,
         calibration=calibration.calibration,

@@ -88,6 +88,9 @@ class Manifest:
     model_version: str
     """The recipe: as-of day and hash of what the model was made from, such as `2013-07-01-ab12cd34`."""
 
+    package: str
+    """Folder below `code/` whose `__init__.py` holds the DOMAIN."""
+
     files: Mapping[str, str]
     """Path inside the bundle -> SHA-256 of its bytes. A file that is not listed is not part of the bundle."""
 

@@ -8,15 +8,15 @@ What it costs: the import of MLflow (1.5 to 9 s) and, for a new SQLite file, its
 everything else takes 0.1 s, and 35 ms per trial. So a process logs all it has in one call.
 """
 
-import fcntl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlplatform.errors import Unavailable
+from mlplatform.provenance.files import alone
 from mlplatform.registry.manifest import Manifest
 from mlplatform.settings import silence_telemetry
 
@@ -114,22 +114,16 @@ def _client(tracking_uri: str) -> "MlflowClient":
     silence_telemetry()
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of every table that it creates
     if not tracking_uri.startswith(SQLITE):
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
     database = Path(tracking_uri.removeprefix(SQLITE))
     database.parent.mkdir(parents=True, exist_ok=True)
     # MLflow creates a missing database without a lock: two runs that start together would both migrate it.
-    with _alone(database.with_suffix(".lock")):
+    with alone(database.with_suffix(".lock")):
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         client.search_registered_models(max_results=1)
     return client
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
 
 
 def _experiment(client: "MlflowClient", model: str, tracking_uri: str) -> str:

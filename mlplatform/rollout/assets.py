@@ -8,9 +8,10 @@ import dagster as dg
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.features.partitions import recipes
-from mlplatform.provenance.code_version import declaration_version
+from mlplatform.provenance.code_version import code_version, declaration_version
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import bundle_of
+from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.mlflow_registry import set_alias
 from mlplatform.rollout.gate import Decision
 from mlplatform.rollout.judge import judge_candidate
@@ -76,6 +77,7 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
         kinds={"mlflow", "deltalake"},
         # One promotion of a model at a time: the second must see what the first did.
         pool=f"{domain.name}_{model.name}_promotion",
+        code_version=code_version(promote),
         partitions_def=recipes(domain, model),
         group_name=f"{domain.name}_{model.name}",
         owners=list(domain.owners),
@@ -84,8 +86,10 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult[None]:
         entry = promote(platform, domain, model, context.partition_key, actor=context.run.tags.get("user", "dagster"))
-        # After the ledger: killed between the two, a second run finds the entry and sets the alias.
-        set_alias(platform.mlflow_uri, manifest=bundle_of(platform, entry.to_manifest).manifest, alias="champion")
+        # After the ledger, and from it: killed between the two, a second run finds the entry and sets the alias; of two
+        # promotions at once both set what the ledger says last.
+        champion = Ledger(platform).champion(f"{domain.name}/{model.name}") or entry.to_manifest
+        set_alias(platform.mlflow_uri, manifest=bundle_of(platform, champion).manifest, alias="champion")
         return dg.MaterializeResult(
             metadata={
                 "champion": entry.to_manifest,

@@ -3,6 +3,7 @@
 The champion is scored on the same rows as the candidate. The decision names both; it says nothing about any other pair.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from mlplatform.training.evaluate import evaluate, measure_latency
 from mlplatform.training.evaluation import Evaluation
 from mlplatform.training.examples import Examples, examples
 from mlplatform.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 def judge_candidate(
@@ -51,7 +54,7 @@ def judge_candidate(
         candidate=np.load(folder / "trained_scores.npy"),
         simple=bundle.simple.predict(features),
         training_labels=cut.labels[cut.parts.train],
-        champion=None if rival is None else _champion_scores(bundle_of(platform, rival), cut),
+        champion=None if rival is None else _champion_scores(bundle_of(platform, rival), recipe, cut),
         requests=cut.requests[held_out],
         importance=candidate.importance,
         exported=scores,
@@ -96,26 +99,15 @@ def load_evaluation(folder: Path) -> Evaluation:
     return Evaluation.from_json(path.read_text())
 
 
-def _champion_scores(champion: Bundle, cut: Examples) -> Scores:
+def _champion_scores(champion: Bundle, recipe: Recipe, cut: Examples) -> Scores | None:
     """Scores of the champion on the candidate's evaluation rows, through its own feature code and fitted values.
 
-    Raises
-    ------
-    DataError
-        The champion reads features that this training set does not hold.
+    None where it cannot be judged fairly: it reads a view that this training set does not hold, or holds in another
+    version than it was trained on. The gate takes that for what it is, missing evidence, and does not pass.
     """
+    differing = [view for view, version in champion.manifest.views.items() if recipe.view_versions.get(view) != version]
+    if differing:
+        log.warning("the champion was trained on another version of %s: it cannot be compared", ", ".join(differing))
+        return None
     rows = cut.parts.evaluation
-    needed = [name for view in champion.manifest.views for name in _view_columns(champion, view)]
-    missing = [name for name in needed if name not in cut.view_values.columns]
-    if missing:
-        raise DataError(
-            f"the champion {champion.digest[:12]} reads {', '.join(missing[:3])}, which this model does not. "
-            "Train a model with the same views, or roll back first"
-        )
     return champion.scores(champion.features(cut.requests[rows], cut.view_values[rows]))
-
-
-def _view_columns(bundle: Bundle, view: str) -> list[str]:
-    owner, _, name = view.partition("/")
-    reference = name if owner == bundle.domain.name else view
-    return [feature.name for feature in bundle.domain.view(reference)[1].features]

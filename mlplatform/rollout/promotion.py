@@ -16,7 +16,7 @@ from mlplatform.rollout.judge import load_decision
 def promote(platform: Platform, domain: Domain, model: ModelSpec, recipe: str, *, actor: str) -> Entry:
     """Make the candidate of a recipe the champion.
 
-    The first model of all, and one whose rollout is off, becomes champion at once. Asked again for the champion of now,
+    There are no rollout steps yet: a model that passes becomes champion at once. Asked again for the champion of now,
     it changes nothing and returns the entry that made it so.
 
     Raises

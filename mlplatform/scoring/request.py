@@ -10,7 +10,7 @@ unknown field is not ignored (a misspelt one would otherwise be a silent null). 
 means null, so that a column can be added without breaking the callers there are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from mlplatform.domain.column import Column
+from mlplatform.domain.column import Column, RowRule
 from mlplatform.errors import DeclarationError, InvalidRequest
 
 MAX_TEXT = 256
@@ -400,6 +400,20 @@ def _property(column: Column) -> dict[str, Any]:
         "description": f"{column.meaning} ({column.unit})" if column.unit else column.meaning,
         **told,
     }
+
+
+def refuse_broken_rules(requests: pl.DataFrame, rules: Sequence[RowRule]) -> None:
+    """Refuse parsed requests that break a rule over several columns.
+
+    Raises
+    ------
+    InvalidRequest
+        Every broken rule by name, with its meaning.
+    """
+    held = requests.select(rule.holds().all().alias(rule.name) for rule in rules)
+    broken = {rule.name: f"broken: {rule.meaning}" for rule in rules if held[rule.name].item() is False}
+    if broken:
+        raise InvalidRequest(broken)
 
 
 def _json_type(value: Any) -> str:

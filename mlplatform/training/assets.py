@@ -28,7 +28,10 @@ def training_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
         ),
         deps=[
             dg.AssetDep(dg.AssetKey([domain.name, "derived"]), partition_mapping=dg.AllPartitionMapping()),
-            dg.AssetDep(dg.AssetKey([domain.name, "feature_store"]), partition_mapping=dg.AllPartitionMapping()),
+            *(
+                dg.AssetDep(dg.AssetKey([owner, "feature_store"]), partition_mapping=dg.AllPartitionMapping())
+                for owner in sorted({domain.name} | {domain.view(reference)[0] for reference in model.views})
+            ),
         ],
         kinds={"polars", "parquet"},
         code_version=code_version(build_training_set),

@@ -6,6 +6,7 @@ beside them. A label counts only when it was available by the cut-off; how much 
 
 import json
 import os
+import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from mlplatform.provenance.content_hash import content_hash
 from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
 from mlplatform.training.evaluation import Immaturity
-from mlplatform.training.recipe import Recipe
+from mlplatform.training.recipe import Recipe, require_current
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,9 @@ def build_training_set(platform: Platform, domain: Domain, model: ModelSpec, rec
     Raises
     ------
     DataError
-        No labelled request is left.
+        No labelled request is left, or the recipe is no longer what would be built.
     """
+    require_current(platform, domain, model, recipe)
     facts = Tables(platform, domain).facts(domain.requests.facts).read(numbers=recipe.facts)
     asked = domain.requests.of_facts(facts).with_columns(
         label=facts.select(model.label.value()).to_series(), label_available_at=facts["available_at"]
@@ -99,7 +101,7 @@ def save_training_set(folder: Path, made: TrainingSet, recipe: Recipe) -> dict[s
             )
         return before
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / ".training_set.parquet"
+    draft = folder / f".training_set.{uuid.uuid4().hex}.parquet"
     made.rows.write_parquet(draft)
     os.replace(draft, folder / "training_set.parquet")
     write_whole(path, json.dumps(described, indent=1))

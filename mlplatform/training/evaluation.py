@@ -31,16 +31,16 @@ class Immaturity:
     """How many labels the cut-off leaves out, and which way that bends what is left."""
 
     requests: int
-    """Requests of the training window, labelled or not."""
+    """Requests asked in the last label delay before the edge, which is one label delay before the cut-off."""
 
     pending: int
-    """Those whose label was not available at the cut-off."""
+    """Those whose label was not yet available at the edge; all of them have it by now."""
 
     mean_early: float | None = None
-    """Mean label of requests whose label came within half of the label delay."""
+    """Mean label of those that had it at the edge."""
 
     mean_all: float | None = None
-    """Mean of all available labels. Far from `mean_early`: fast labels are not like slow ones."""
+    """Mean label of all of them. Far from `mean_early`: fast labels are not like slow ones."""
 
     @property
     def share(self) -> float | None:

@@ -14,13 +14,24 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.errors import DataError, MissingPartition
 from mlplatform.features.historical import view_stores
+from mlplatform.features.point_in_time import point_in_time_join
 from mlplatform.features.tables import Tables
+from mlplatform.features.view import model_inputs
 from mlplatform.provenance.code_version import code_version, declaration_version
 from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
 from mlplatform.training.calibrate import fit_calibration
-from mlplatform.training.fit import fit
+from mlplatform.training.fit import fit, fit_simple
 from mlplatform.training.search import search
+from mlplatform.training.split import split
+
+training_code = (
+    "mlplatform.training",
+    "mlplatform.scoring",
+    "mlplatform.features.point_in_time",
+    "mlplatform.features.view",
+)
+"""Where the code is that decides a model's bytes once its input revisions are given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +62,10 @@ class Recipe:
 
     seed: int
     code: str
-    """Version of the training code."""
+    """Version of the code that joins, splits, fits and calibrates."""
+
+    environment: str
+    """Hash of the lock file: another XGBoost is another model."""
 
     @property
     def key(self) -> str:
@@ -84,7 +98,10 @@ def recipe(platform: Platform, domain: Domain, model: ModelSpec, *, as_of: str |
     newest = [max(days) for days in (facts, *views.values()) if days]
     if len(newest) <= len(views):
         raise DataError(f"{domain.name} has no features yet. Land data and run `mlplatform backfill {domain.name}`")
-    day = as_of or date.fromordinal(date.fromisoformat(min(newest)).toordinal() + 1).isoformat()
+    end = date.fromordinal(date.fromisoformat(min(newest)).toordinal() + 1).isoformat()
+    day = as_of or end
+    if day > end:
+        raise DataError(f"as of {day} is beyond the data: the newest features are of {min(newest)}. Backfill first")
     midnight = datetime.combine(date.fromisoformat(day), time(), UTC)
     used = {each: number for each, number in facts.items() if each < day}
     if not used:
@@ -97,12 +114,40 @@ def recipe(platform: Platform, domain: Domain, model: ModelSpec, *, as_of: str |
         facts=used,
         views={label: {each: number for each, number in days.items() if each < day} for label, days in views.items()},
         view_versions=versions,
-        declaration=declaration_version(model, domain.requests, *_computed(domain, model)),
+        declaration=_declaration(domain, model),
         seed=model.settings.seed,
-        code=declaration_version(
-            *(code_version(function, roots=("mlplatform.training",)) for function in (fit, search, fit_calibration))
-        ),
+        code=_code(),
+        environment=platform.environment,
     )
+
+
+def require_current(platform: Platform, domain: Domain, model: ModelSpec, made: Recipe) -> None:
+    """Refuse to build by a recipe what its key would not name.
+
+    Raises
+    ------
+    DataError
+        Declaration, code, view versions or environment have changed since the recipe was made.
+    """
+    versions = {label: version for label, (_, _, version) in view_stores(platform, domain, model).items()}
+    now = {
+        "declaration": _declaration(domain, model),
+        "training code": _code(),
+        "views": versions,
+        "lock file": platform.environment,
+    }
+    then = {
+        "declaration": made.declaration,
+        "training code": made.code,
+        "views": dict(made.view_versions),
+        "lock file": made.environment,
+    }
+    changed = [name for name, version in now.items() if version != then[name]]
+    if changed:
+        raise DataError(
+            f"recipe {made.key} was made with another {' and another '.join(changed)}: built now, it would not be what "
+            f"its key says. Make the recipe of now with `mlplatform train {made.model}`"
+        )
 
 
 def save_recipe(folder: Path, made: Recipe) -> Path:
@@ -127,7 +172,12 @@ def load_recipe(folder: Path) -> Recipe:
     return Recipe(**json.loads(path.read_text()))
 
 
-def _computed(domain: Domain, model: ModelSpec) -> list[object]:
+def _declaration(domain: Domain, model: ModelSpec) -> str:
     on_demand = [each for name in model.on_demand for each in domain.on_demand if each.name == name]
     fitted = [each for name in model.fitted for each in domain.fitted if each.name == name]
-    return [*on_demand, *fitted]
+    return declaration_version(model, domain.requests, *on_demand, *fitted)
+
+
+def _code() -> str:
+    functions = (point_in_time_join, model_inputs, split, search, fit, fit_calibration, fit_simple)
+    return declaration_version(*(code_version(function, roots=training_code) for function in functions))

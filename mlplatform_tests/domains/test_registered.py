@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.domains import registered
-from mlplatform.domains.registered import registered_domain, registered_domains
+from mlplatform.domains.registered import domain_package, registered_domain, registered_domains
 from mlplatform.errors import DeclarationError
 
 PACKAGE = '''
@@ -117,3 +117,21 @@ def test_an_imported_view_must_exist(site: Path, owner: str, view: str, told: st
     install(site, "offered_lost", owner=owner, view=view)
     with pytest.raises(DeclarationError, match=told):
         registered_domains()
+
+
+def test_the_code_of_an_installed_domain_can_be_bundled(site: Path) -> None:
+    """Its package's folder is known, whatever the package is called; a plain module has none to bundle."""
+    install(site, "offered_errands")
+    assert domain_package("errands") == site / "offered_errands"
+    assert domain_package("synthetic") == Path(registered.__file__).parent / "synthetic"
+    assert domain_package("nobody") is None
+
+
+def test_a_domain_in_a_plain_module_is_told_to_become_a_package(site: Path) -> None:
+    """A bundle takes the package's code along, so there must be one."""
+    install(site, "offered_errands")
+    (site / "offered_errands" / "__init__.py").rename(site / "offered_plain.py")
+    points = site / "offered_errands-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[mlplatform.domains]\nerrands = offered_plain:DOMAIN\n")
+    with pytest.raises(DeclarationError, match="Point the entry at a package"):
+        domain_package("errands")

@@ -9,8 +9,15 @@ import pytest
 
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
-from mlplatform.errors import MalformedFile
-from mlplatform.features.landing import days_landed_by_all, file_version, land, landed_days, read_landed
+from mlplatform.errors import DataError, MalformedFile
+from mlplatform.features.landing import (
+    days_landed_by_all,
+    file_version,
+    land,
+    land_sample,
+    landed_days,
+    read_landed,
+)
 
 ORDERS = DOMAIN.source("orders")
 DAY = date(2024, 1, 2)
@@ -73,3 +80,21 @@ def test_a_day_is_complete_when_every_source_has_sent(tmp_path: Path) -> None:
             land(tmp_path, source, date(2024, 1, day), rows(date(2024, 1, day), rows_per_day=1))
     assert days_landed_by_all(tmp_path, [ORDERS, returns]) == ["2024-01-01", "2024-01-02"]
     assert days_landed_by_all(tmp_path, []) == []
+
+
+def test_a_file_landed_again_while_it_is_read_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    """The rows that are taken in are those of the version that was planned, or none."""
+    first = date(2024, 1, 1)
+    land(tmp_path, ORDERS, first, rows(first, rows_per_day=5))
+    planned = file_version(tmp_path, ORDERS, first.isoformat())
+    land(tmp_path, ORDERS, first, rows(first, rows_per_day=6))
+    with pytest.raises(DataError, match="was landed again while it was being read"):
+        read_landed(tmp_path, ORDERS, first.isoformat(), version=planned)
+
+
+def test_the_sample_lands_its_own_days_only(tmp_path: Path) -> None:
+    """A day outside of it is refused, and no empty file is put there."""
+    assert land_sample(tmp_path, DOMAIN, date(2024, 1, 1), date(2024, 1, 2)) == 2
+    with pytest.raises(DataError, match=r"holds 2024-01-01 to .*, not 2023-12-31"):
+        land_sample(tmp_path, DOMAIN, date(2023, 12, 31), date(2024, 1, 2))
+    assert landed_days(tmp_path, ORDERS) == ["2024-01-01", "2024-01-02"]

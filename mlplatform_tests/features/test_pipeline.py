@@ -296,3 +296,18 @@ def test_a_stage_that_nobody_declared_is_refused(platform: Platform) -> None:
     with pytest.raises(DeclarationError, match="no stage is called 'golden'") as raised:
         run_stage(platform, "golden", DAYS)
     assert not isinstance(raised.value, DataError)
+
+
+def test_history_made_from_a_correction_is_known_no_earlier_than_the_correction(platform: Platform) -> None:
+    """A first revision that is computed after its input was corrected must not pass for what was known before."""
+    day = DAYS[0]
+    land_orders(platform, [day])
+    run_stage(platform, "raw", [day])
+    land_orders(platform, [day], {day: orders(day).head(20)})
+    run_stage(platform, "raw", [day])
+    run_stage(platform, "validated", [day])
+    assert [each.known_at for each in Tables(platform, DOMAIN).raw("orders").revisions([day])] == [
+        available_at(DOMAIN, day),
+        AFTERWARDS,
+    ]
+    assert Tables(platform, DOMAIN).validated("orders").current([day])[day].known_at == AFTERWARDS

@@ -112,6 +112,7 @@ def manifest_of() -> Manifest:
     return Manifest(
         model="harbour/waits",
         model_version="2024-05-01-ab12cd34",
+        package="harbour",
         files={"model.ubj": "1"},
         views={},
         fitted="fitted.json",

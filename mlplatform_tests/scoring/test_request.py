@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.domain.column import Column, Contract
+from mlplatform.domain.column import Column, Contract, RowRule
 from mlplatform.errors import DeclarationError, InvalidRequest
 from mlplatform.features.rules import check
-from mlplatform.scoring.request import MAX_FAULTS, MAX_TEXT, parse_requests, request_schema
+from mlplatform.scoring.request import MAX_FAULTS, MAX_TEXT, parse_requests, refuse_broken_rules, request_schema
 
 COLUMNS = (
     Column(name="carrier", dtype=pl.String(), meaning="airline", allowed=("UA", "B6")),
@@ -156,6 +156,17 @@ def test_faults_are_told_up_to_a_bound() -> None:
         parse_requests([{}] * 10_000, COLUMNS)
     assert len(caught.value.fields) == MAX_FAULTS
     assert "there may be more" in caught.value.fields["rows"]
+
+
+def test_a_rule_over_several_fields_is_named_when_it_is_broken() -> None:
+    """A request may be right field by field and wrong as a whole; a null counts as right."""
+    rule = RowRule(
+        name="low before high", holds=lambda: pl.col("low") < pl.col("high"), meaning="the range is not empty"
+    )
+    refuse_broken_rules(pl.DataFrame({"low": [1, None], "high": [2, 3]}), [rule])
+    with pytest.raises(InvalidRequest) as refused:
+        refuse_broken_rules(pl.DataFrame({"low": [3], "high": [2]}), [rule])
+    assert refused.value.fields == {"low before high": "broken: the range is not empty"}
 
 
 def test_no_rows_are_an_empty_frame() -> None:

@@ -103,19 +103,32 @@ def test_facts_without_a_label_are_counted_and_left_out(filled: Platform) -> Non
     """A null label is no label; a null time was no request."""
     label = replace(MODEL.label, value=lambda: pl.when(pl.col("items") > 1).then(pl.col("late").cast(pl.Float64)))
     unlabelled = replace(MODEL, label=label)
-    made = build_training_set(filled, DOMAIN, unlabelled, recipe(filled, DOMAIN, MODEL))
+    made = build_training_set(filled, DOMAIN, unlabelled, recipe(filled, DOMAIN, unlabelled))
     assert made.rows["items"].min() == 2
     assert made.unlabelled == 6 * 30 - made.rows.height > 0
     never = replace(label, value=lambda: pl.when(pl.col("items") > 20).then(1.0))
+    hopeless = replace(MODEL, label=never)
     with pytest.raises(DataError, match="no labelled request before 2024-01-07"):
-        build_training_set(filled, DOMAIN, replace(MODEL, label=never), recipe(filled, DOMAIN, MODEL))
+        build_training_set(filled, DOMAIN, hopeless, recipe(filled, DOMAIN, hopeless))
     asked = DOMAIN.requests.of_facts
     some = replace(
         DOMAIN.requests,
         of_facts=lambda facts: asked(facts).with_columns(at=pl.when(pl.col("items") > 1).then("at")),
     )
-    requested = build_training_set(filled, replace(DOMAIN, requests=some), MODEL, recipe(filled, DOMAIN, MODEL))
+    domain = replace(DOMAIN, requests=some)
+    requested = build_training_set(filled, domain, MODEL, recipe(filled, domain, MODEL))
     assert (requested.rows.height, requested.unlabelled) == (made.rows.height, 0)
+
+
+def test_a_recipe_of_other_settings_is_refused(filled: Platform) -> None:
+    """Built with today's declaration, an old recipe would give a model that its key does not name."""
+    made = recipe(filled, DOMAIN, MODEL)
+    changed = replace(MODEL, settings=replace(MODEL.settings, rounds=MODEL.settings.rounds + 1))
+    with pytest.raises(DataError, match=f"recipe {made.key} was made with another declaration"):
+        build_training_set(filled, DOMAIN, changed, made)
+    elsewhere = Platform(home=filled.home, clock=filled.clock, environment="another lock file")
+    with pytest.raises(DataError, match="another lock file"):
+        build_training_set(elsewhere, DOMAIN, MODEL, made)
 
 
 def test_a_training_set_is_written_once(filled: Platform, tmp_path: Path) -> None:

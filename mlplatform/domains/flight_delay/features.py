@@ -361,7 +361,7 @@ def flight_plan(request: pl.DataFrame) -> pl.DataFrame:
     minutes = (pl.col("scheduled_arrival") - pl.col("scheduled_departure")).dt.total_minutes()
     return request.select(
         pl.col("distance").cast(pl.Int32).alias("distance_miles"),
-        minutes.cast(pl.Int32).alias("scheduled_minutes"),
+        minutes.cast(pl.Int32, strict=False).alias("scheduled_minutes"),
         pl.when(minutes > 0)
         .then(pl.col("distance").cast(pl.Int64) * 60 / minutes)
         .cast(pl.Float32)

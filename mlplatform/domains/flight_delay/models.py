@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from mlplatform.domain.column import Column
+from mlplatform.domain.column import Column, RowRule
 from mlplatform.domain.domain import Requests
 from mlplatform.domain.model import (
     Between,
@@ -43,6 +43,10 @@ def asked(facts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _flies_within_a_day() -> pl.Expr:
+    return (pl.col("scheduled_arrival") - pl.col("scheduled_departure")).is_between(timedelta(0), timedelta(days=1))
+
+
 requests = Requests(
     columns=(
         Column(name="carrier", dtype=pl.String(), meaning="IATA code of the carrier", pattern="[A-Z0-9]{2}"),
@@ -54,6 +58,13 @@ requests = Requests(
         Column(name="scheduled_arrival", dtype=instant, unit="UTC", meaning="Scheduled arrival", nullable=True),
         Column(
             name="distance", dtype=pl.Int16(), unit="miles", meaning="Distance of the route", minimum=1, maximum=12000
+        ),
+    ),
+    rules=(
+        RowRule(
+            name="scheduled_arrival after scheduled_departure",
+            holds=_flies_within_a_day,
+            meaning="a flight arrives after it leaves, and within a day",
         ),
     ),
     facts="outcomes",
