@@ -29,13 +29,16 @@ pytestmark = pytest.mark.end_to_end
 NAME = "synthetic/late_order"
 SECONDS = 240.0
 
-GUARD = '''
-import ipaddress, os, sys
+GUARD = """
+import ipaddress, os, socket, sys
+
+# A machine may ask for its own name: BentoML does, for its metrics.
+OWN_NAME = socket.gethostname()
 
 def is_here(host):
     if isinstance(host, bytes):
         host = host.decode()
-    if not isinstance(host, str) or host in ("", "localhost"):
+    if not isinstance(host, str) or host in ("", "localhost", OWN_NAME):
         return True
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -66,7 +69,7 @@ def guard(event, given):
 
 write("processes", (sys.orig_argv, dict(os.environ)))
 sys.addaudithook(guard)
-'''
+"""
 
 CHAIN = f"""
 from mlplatform.cli import app
@@ -129,6 +132,15 @@ class Watch:
     proxy: Proxy
 
     @property
+    def variables(self) -> dict[str, str]:
+        """What a process must find in its environment. Not set in the test's own: it would remember the proxy."""
+        here = f"http://127.0.0.1:{self.proxy.port}"
+        proxies = {name: here for each in ("http_proxy", "https_proxy", "all_proxy") for name in (each, each.upper())}
+        path = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
+        local = dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost")
+        return {**proxies, **local, "PYTHONPATH": path, "GUARD_FOLDER": str(self.folder)}
+
+    @property
     def attempts(self) -> list[Any]:
         """Event, host and program of everything that would have left the machine."""
         return self._told("attempts")
@@ -144,30 +156,22 @@ class Watch:
 
 
 @pytest.fixture
-def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    """Every process started from here on is watched; the switches of the telemetry are left to the platform."""
+def watch(tmp_path: Path) -> Iterator[Watch]:
+    """What to start processes with, so that they and all that they start are watched."""
     folder = tmp_path / "guard"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(GUARD)
     proxy = Proxy()
-    monkeypatch.setenv("GUARD_FOLDER", str(folder))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
-    for variable in telemetry_off:
-        monkeypatch.delenv(variable, raising=False)
-    for variable in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
-        monkeypatch.setenv(variable.upper(), f"http://127.0.0.1:{proxy.port}")
-    for variable in ("no_proxy", "NO_PROXY"):
-        monkeypatch.setenv(variable, "127.0.0.1,localhost")
     yield Watch(folder, proxy)
     proxy.close()
 
 
-def python(program: str, home: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a program in a watched process."""
+def python(program: str, home: Path, watch: Watch) -> "subprocess.CompletedProcess[str]":
+    """Run a program in a watched process that is told nothing about telemetry."""
+    own = {name: value for name, value in os.environ.items() if name not in telemetry_off}
     return subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "MLPLATFORM_HOME": str(home)},
+        env={**own, **watch.variables, "MLPLATFORM_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -187,7 +191,7 @@ def free_ports(count: int) -> list[int]:
 
 def test_the_watch_notices_whatever_would_leave(watch: Watch, tmp_path: Path) -> None:
     """Every way out is refused and written down, a proxied one is counted, and what stays on the machine is let be."""
-    done = python(TRIES, tmp_path)
+    done = python(TRIES, tmp_path, watch)
     assert done.stdout.split() == ["refused"] * 9 + ["connected"], done.stdout
     events = [(event, host) for event, host, _ in watch.attempts]
     address, name = "192.0.2.1", "telemetry.invalid"
@@ -197,18 +201,18 @@ def test_the_watch_notices_whatever_would_leave(watch: Watch, tmp_path: Path) ->
 
 
 def test_nothing_leaves_the_machine(watch: Watch, tmp_path: Path) -> None:
-    """Landed, computed, judged by Great Expectations, logged to MLflow, built, served, asked, and shown: all in here."""
+    """Landed, computed, judged by Great Expectations, logged to MLflow, built, served and shown: all in here."""
     platform = Platform(home=tmp_path / "home")
-    done = python(CHAIN, platform.home)
+    done = python(CHAIN, platform.home, watch)
     assert done.returncode == 0, done.stdout
     tag = servers.champion_tag(platform, DOMAIN, DOMAIN.model("late_order"))
     port, ui_port = free_ports(2)
     log, ui_log = tmp_path / "bento.log", tmp_path / "dagster.log"
+    serve = [servers.bento_command(tag, host="127.0.0.1", port=port)]
+    show = servers.ui_commands(port=ui_port)
     with (
-        servers.running(
-            [servers.bento_command(tag, host="127.0.0.1", port=port)], servers.bento_environment(platform), log
-        ) as (bento,),
-        servers.running(servers.ui_commands(port=ui_port), servers.ui_environment(platform), ui_log) as (web, _),
+        servers.running(serve, servers.bento_environment(platform) | watch.variables, log) as (bento,),
+        servers.running(show, servers.ui_environment(platform) | watch.variables, ui_log) as (web, _),
     ):
         servers.wait_until_answering(f"http://127.0.0.1:{port}/readyz", bento, log, seconds=120)
         servers.wait_until_answering(f"http://127.0.0.1:{ui_port}/server_info", web, ui_log, seconds=120)

@@ -106,8 +106,11 @@ def test_a_day_is_materialised_by_clicking(ui: Ui, page: Page) -> None:
     page.click("Materialize", seconds=60)
     page.click("Launch", seconds=60)
     raw = Tables(ui.platform, DOMAIN).raw("orders")
-    until(lambda: ui.graphql("{ runsOrError { ... on Runs { results { runId } } } }")["runsOrError"]["results"],
-          seconds=30, what="a run")
+    until(
+        lambda: ui.graphql("{ runsOrError { ... on Runs { results { runId } } } }")["runsOrError"]["results"],
+        seconds=30,
+        what="a run",
+    )
     page.show(f"{ui.url}/runs")
     seen = until(
         lambda: next((word for word in ("Success", "Failure") if word in page.text()), None),

@@ -94,6 +94,7 @@ def chromium(folder: Path) -> Iterator[Page]:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         port = until(lambda: _port(folder / "profile" / "DevToolsActivePort"), seconds=60, what="the browser's port")
+        assert port is not None
         with connect(_page(port), max_size=None) as socket:
             yield Page(socket)
     finally:
@@ -119,4 +120,4 @@ def _page(port: int) -> str:
             pages = [each["webSocketDebuggerUrl"] for each in json.load(answer) if each["type"] == "page"]
         return pages[0] if pages else None
 
-    return until(look, seconds=30, what="the browser's page") or ""
+    return until(look, seconds=30, what="the browser's page")

@@ -7,7 +7,7 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-def until(look: Callable[[], Found], *, seconds: float, what: str) -> Found:
+def until(look: Callable[[], Found | None], *, seconds: float, what: str) -> Found:
     """What `look` finds as soon as it finds something true; an `AssertionError` that names it when time is over."""
     end = time.monotonic() + seconds
     while True:
