@@ -8,11 +8,11 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-versio
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 SECONDS_SINCE = $(PYTHON) -c 'import sys, time; print(round(time.time() - float(sys.argv[1]) + float(sys.argv[2]), 1))'
 
-.PHONY: setup demo test lint types imports format lock clean help
+.PHONY: setup demo test lint types imports format lock docs screenshots clean help
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo | test | lint | types | imports | format | lock | bench-NAME | clean"
+	@echo "make demo | test | lint | types | imports | format | lock | docs | screenshots | bench-NAME | clean"
 
 setup: .venv/.stamp
 
@@ -68,11 +68,19 @@ lock: .venv/.stamp
 	@$(LOCK) --extra serving --extra gpu --constraints requirements.lock --output-file serving/requirements-gpu.lock
 	@! grep -n '://' requirements.lock serving/requirements.lock serving/requirements-gpu.lock
 
+docs: .venv/.stamp
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+	@echo "open site/index.html"
+
+# The pictures of the docs are made by the tests of the UI.
+screenshots: .venv/.stamp
+	@$(BIN)/pytest mlplatform_tests/end_to_end/test_ui.py --screenshots
+
 # bench-online-store runs bench/online_store.py.
 bench-%: .venv/.stamp
 	@$(BIN)/python -m bench.$(subst -,_,$*) $(ARGS)
 
 # var/, the platform's data, is not ours to delete.
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

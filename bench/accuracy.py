@@ -31,7 +31,7 @@ from mlplatform.domain.view import FeatureView
 from mlplatform.domains.flight_delay import DOMAIN
 from mlplatform.domains.flight_delay.features import DELAY_CEILING_MINUTES, DELAY_FLOOR_MINUTES, WINDOW_DAYS
 from mlplatform.features.historical import historical_features
-from mlplatform.features.landing import land_sample, landed_days
+from mlplatform.features.landing import land_sample, landed
 from mlplatform.features.pipeline import pending, raise_failures, run
 from mlplatform.features.publish import publish_snapshots
 from mlplatform.features.tables import Tables, day_range, stages
@@ -122,9 +122,8 @@ def main() -> None:
 
 def _compute(platform: Platform, days: list[str]) -> None:
     """Land the year and bring every stage up to date; what is up to date is left alone."""
-    landing = platform.landing(DOMAIN.name)
-    if any(landed_days(landing, source) != days for source in DOMAIN.sources):
-        land_sample(landing, DOMAIN, date.fromisoformat(days[0]), date.fromisoformat(days[-1]))
+    if any(list(landed(platform, DOMAIN, source).days) != days for source in DOMAIN.sources):
+        land_sample(platform, DOMAIN, date.fromisoformat(days[0]), date.fromisoformat(days[-1]))
     for stage in stages:
         stale = pending(platform, DOMAIN, stage, days)
         if stale:

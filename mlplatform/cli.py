@@ -6,20 +6,17 @@ Exit codes: 0 done · 1 refused or failed, with one line that says what to do ·
 import logging
 import sys
 from datetime import date, timedelta
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.domains.registered import registered_domain, registered_domains
 from mlplatform.errors import DataError, DeclarationError, MlplatformError
-from mlplatform.operations.status import DomainStatus
-from mlplatform.operations.status import as_json as status_json
-from mlplatform.operations.status import status as domain_status
-from mlplatform.provenance.platform import Platform
+from mlplatform.features.resources import platform_from_settings
 from mlplatform.settings import silence_telemetry
 
 app = typer.Typer(
@@ -68,7 +65,7 @@ def demo(
     from mlplatform.operations.demo import run_demo
 
     met = run_demo(
-        Platform.from_settings(), registered_domain(domain), ui_port=ui_port, port=port, leave=leave, console=out
+        platform_from_settings(), registered_domain(domain), ui_port=ui_port, port=port, leave=leave, console=out
     )
     raise typer.Exit(0 if met else 1)
 
@@ -82,22 +79,21 @@ def land(domain: DomainName, first: First = None, last: Last = None) -> None:
     start = _day(first) or declared.start
     end = _day(last) or start + timedelta(days=declared.sample.demo_days - 1 if declared.sample else 0)
     _days(start.isoformat(), end.isoformat())
-    files = land_sample(Platform.from_settings().landing(domain), declared, start, end)
+    files = land_sample(platform_from_settings(), declared, start, end)
     out.print(f"landed {files} files, {start} to {end}")
 
 
 @app.command()
 def backfill(domain: DomainName, first: First = None, last: Last = None) -> None:
     """Take landed days through the five stages, in one run. What is up to date is recomputed and changes nothing."""
-    from mlplatform.features.landing import days_landed_by_all
+    from mlplatform.features.landing import days_landed_by_all, place_of
     from mlplatform.operations.jobs import materialize_days
 
-    platform, declared = Platform.from_settings(), registered_domain(domain)
-    landed = days_landed_by_all(platform.landing(domain), declared.sources)
+    platform, declared = platform_from_settings(), registered_domain(domain)
+    landed = days_landed_by_all(platform, declared)
     if not landed:
-        raise DataError(
-            f"nothing has landed in {platform.landing(domain)}. Run `mlplatform land {domain}` for the sample"
-        )
+        places = ", ".join(str(place_of(platform, declared, source)) for source in declared.sources)
+        raise DataError(f"nothing has landed in {places}. Run `mlplatform land {domain}` for the sample")
     days = _days(first or landed[0], last or landed[-1])
     run = materialize_days(platform, declared, days)
     out.print(f"{len(days)} days, {days[0]} to {days[-1]}, run {run}")
@@ -113,7 +109,7 @@ def train(
     """Make the recipe of now and take it from training set to Bento, if the gate says pass."""
     from mlplatform.operations.jobs import add_recipe, materialize_recipe
 
-    platform = Platform.from_settings()
+    platform = platform_from_settings()
     domain, spec = _model(model)
     day = _day(as_of)
     recipe = add_recipe(platform, domain, spec, as_of=None if day is None else day.isoformat())
@@ -130,7 +126,7 @@ def promote(
     from mlplatform.operations.jobs import materialize_recipe
 
     domain, spec = _model(model)
-    materialize_recipe(Platform.from_settings(), domain, spec, recipe, stages=["promotion", "bento"])
+    materialize_recipe(platform_from_settings(), domain, spec, recipe, stages=["promotion", "bento"])
     out.print(f"{model} {recipe} is the champion")
 
 
@@ -144,7 +140,7 @@ def serve(
     from mlplatform.operations.servers import serve_champion
 
     domain, spec = _model(model)
-    raise typer.Exit(serve_champion(Platform.from_settings(), domain, spec, host=host, port=port))
+    raise typer.Exit(serve_champion(platform_from_settings(), domain, spec, host=host, port=port))
 
 
 @app.command()
@@ -152,15 +148,93 @@ def status(
     domain: Annotated[str | None, typer.Argument(help="One domain; default: all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """Show the newest partition of every stage, and each model's champion, its age and figures."""
+    """Show how far each domain's days have come, what waits or has failed, and which model is champion."""
+    from mlplatform.operations import status as room
+
     domains = [registered_domain(domain)] if domain else list(registered_domains().values())
-    found = domain_status(Platform.from_settings(), domains)
+    found = room.status(platform_from_settings(), domains)
     if as_json:
-        typer.echo(status_json(found))
-        return
-    for each in found:
-        out.print(_stages_table(each))
-        out.print(_models_table(each))
+        typer.echo(room.as_json(found))
+    else:
+        room.show(found, out)
+    raise typer.Exit(1 if all(each.unreadable for each in found) else 0)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Check the installation and every configured outside part, and say how to mend what is broken."""
+    from mlplatform.operations import doctor as room
+
+    found = room.examine(platform_from_settings())
+    if as_json:
+        typer.echo(room.as_json(found))
+    else:
+        room.show(found, out)
+    raise typer.Exit(1 if any(each.verdict == "broken" for each in found) else 0)
+
+
+@app.command("check-domain")
+def check_domain(
+    domain: DomainName,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Hold a domain against what every domain must pass, and name the column, row or day at fault."""
+    from mlplatform.domain_checks import battery
+
+    declared = registered_domain(domain)
+    findings = []
+    for finding in battery.run(battery.evidence_of(platform_from_settings(), declared)):
+        findings.append(finding)
+        if not as_json:
+            battery.show(finding, out)
+    if as_json:
+        typer.echo(battery.as_json(declared, findings))
+    raise typer.Exit(1 if any(each.verdict == "failed" for each in findings) else 0)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the new domain: a word that can name a Python package.")],
+    sample: Annotated[Path, typer.Option(help="CSV, Parquet or JSON-lines file with some weeks of rows.")],
+    entity: Annotated[
+        list[str] | None,
+        typer.Option(help="Column (or columns, parted by commas) whose history counts; may be given several times."),
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="Column that tells when a prediction is asked for.")] = None,
+    known_at: Annotated[str | None, typer.Option(help="Column that tells when the outcome was known.")] = None,
+    known_after: Annotated[
+        float | None, typer.Option(help="Hours until the outcome is known, if no column tells.", min=0)
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column that is to be predicted.")] = None,
+    task: Annotated[
+        Literal["binary", "multiclass", "regression"] | None, typer.Option(help="Default: by the label's values.")
+    ] = None,
+    outcome_columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns written only afterwards, parted by commas, or `none`. Default: by a look at the data."
+        ),
+    ] = None,
+    zone: Annotated[str, typer.Option(help="Time zone of times that name none.")] = "UTC",
+    into: Annotated[
+        Path | None, typer.Option(help="New folder for a package of its own. Default: a domain of this checkout.")
+    ] = None,
+) -> None:
+    """Write a new domain from a sample file: contract, views, model and tests. What is not given is asked."""
+    from mlplatform.new_domain.command import new_domain
+    from mlplatform.new_domain.questions import Given
+
+    given = Given(
+        entity=tuple(entity or ()),
+        time=time,
+        known_at=known_at,
+        known_after=None if known_after is None else timedelta(hours=known_after),
+        label=label,
+        task=task,
+        outcome_columns=outcome_columns,
+    )
+    ask = (lambda question, proposed: typer.prompt(question, default=proposed or None)) if sys.stdin.isatty() else None
+    new_domain(name, sample, given, zone=zone, into=into, existing=registered_domains(), ask=ask, console=out)
 
 
 def app_main() -> None:
@@ -206,23 +280,3 @@ def _days(first: str, last: str) -> list[str]:
     if start is None or end is None or end < start:
         raise DeclarationError(f"{first} to {last} is no range of days. Give the earlier day first")
     return day_range(start.isoformat(), end.isoformat())
-
-
-def _stages_table(found: DomainStatus) -> Table:
-    table = Table(title=f"{found.domain}: {found.quarantined_rows} rows in quarantine", title_justify="left")
-    for column in ("stage", "newest partition", "partitions"):
-        table.add_column(column)
-    for stage, newest in found.newest.items():
-        table.add_row(stage, newest or "none", str(found.partitions[stage]))
-    return table
-
-
-def _models_table(found: DomainStatus) -> Table:
-    table = Table()
-    for column in ("model", "champion", "recipe", "since (UTC)", "evaluation"):
-        table.add_column(column)
-    for model in found.models:
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in model.metrics.items())
-        since = f"{model.since:%Y-%m-%d %H:%M}" if model.since else ""
-        table.add_row(model.model, (model.champion or "none")[:12], model.model_version or "", since, figures)
-    return table

@@ -7,8 +7,11 @@ import dagster as dg
 from mlplatform.domain.domain import Domain
 from mlplatform.domains.registered import registered_domains
 from mlplatform.features.assets import feature_assets
+from mlplatform.features.resources import platform_from_settings
+from mlplatform.features.sensors import features_job_name, features_sensor
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.assets import registry_assets
+from mlplatform.retraining.sensors import retraining_sensor, training_job_name
 from mlplatform.rollout.assets import rollout_assets
 from mlplatform.settings import silence_telemetry
 from mlplatform.training.assets import training_assets
@@ -20,19 +23,23 @@ def build_definitions(domain: Domain) -> dg.Definitions:
     """All that is derived from one domain's declaration."""
     models = [asset for model in domain.models for room in rooms_of_a_model for asset in room(domain, model)]
     pipeline = dg.define_asset_job(
-        f"{domain.name}_features",
+        features_job_name(domain),
         selection=dg.AssetSelection.groups(domain.name),
         description=f"The five stages of {domain.name} for a range of days",
     )
     trainings = [
         dg.define_asset_job(
-            f"{domain.name}_{model.name}_training",
+            training_job_name(domain, model),
             selection=dg.AssetSelection.groups(f"{domain.name}_{model.name}"),
             description=f"From training set to Bento for one recipe of {domain.name}/{model.name}",
         )
         for model in domain.models
     ]
-    return dg.Definitions(assets=[*feature_assets(domain), *models], jobs=[pipeline, *trainings])
+    return dg.Definitions(
+        assets=[feature_assets(domain), *models],
+        jobs=[pipeline, *trainings],
+        sensors=[features_sensor(domain), *(retraining_sensor(domain, model) for model in domain.models)],
+    )
 
 
 def platform_definitions(domains: dict[str, Domain], platform: Platform) -> dg.Definitions:
@@ -45,7 +52,8 @@ def platform_definitions(domains: dict[str, Domain], platform: Platform) -> dg.D
 
 
 silence_telemetry()
-# Single-run backfills and windows at the start of time are marked beta in 1.13; the versions are locked, the
-# warnings noise.
+# Single-run backfills and windows at the start of time are marked beta in 1.13, partitioned checks preview; the
+# versions are locked, the warnings noise.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
-defs = platform_definitions(registered_domains(), Platform.from_settings())
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+defs = platform_definitions(registered_domains(), platform_from_settings())

@@ -9,7 +9,9 @@
     │   ├── MalformedFile           a landed file cannot be read as its source declares
     │   ├── MissingPartition        a partition that was asked for has no revision
     │   ├── IncompleteWindow        a trailing window lacks some of its days
-    │   └── ContractBroken          a blocking rule of a contract refused the partition
+    │   ├── ContractBroken          a blocking rule of a contract refused the partition
+    │   ├── DomainCodeRaised        the domain's own function raised over a day
+    │   └── CannotJudge             a check has too little to judge a domain by
     ├── ExpectationRaised           mend the contract or Great Expectations: it gave no verdict
     ├── NonDeterministicStage       mend the transformation: same inputs, other bytes
     ├── StaleRevision               somebody else wrote first: read again, decide again
@@ -57,7 +59,7 @@ class NotLanded(DataError):
 
     def __init__(self, source: str, partition: str, folder: str) -> None:
         super().__init__(
-            f"nothing has landed of {source} for {partition}. Land the file in {folder} (`mlplatform land` for the "
+            f"nothing has landed of {source} for {partition}. Land it in {folder} (`mlplatform land` for the "
             "sample), or declare the day absent in the source"
         )
         self.source = source
@@ -96,6 +98,23 @@ class ContractBroken(DataError):
         super().__init__(f"{source} breaks blocking rules ({told}). Correct the source and land the day again")
         self.source = source
         self.broken = {partition: tuple(rules) for partition, rules in broken.items()}
+
+
+class DomainCodeRaised(DataError):
+    """A function of the domain raised over the rows of a day."""
+
+    def __init__(self, what: str, day: str, error: Exception) -> None:
+        told = " ".join(str(error).split()) or "no message"
+        super().__init__(
+            f"{what} raised {type(error).__name__} over {day}: {told[:300]}. Mend the function for such rows, or let "
+            "the contract refuse them; the day is computed again by itself then"
+        )
+        self.what = what
+        self.day = day
+
+
+class CannotJudge(DataError):
+    """A check of a domain has too little to judge by; the check is skipped, and this is the reason it gives."""
 
 
 class ExpectationRaised(MlplatformError):

@@ -5,11 +5,15 @@ are told to send nothing; it is called before any of them is imported.
 """
 
 import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, cast
 
-from mlplatform.errors import DeclarationError
+from mlplatform.errors import DeclarationError, Unavailable
 
 telemetry_off = {
     "BENTOML_DO_NOT_TRACK": "True",
@@ -19,6 +23,15 @@ telemetry_off = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 """By library, the variable that keeps it silent. Dagster's real switch stands in `dagster.yaml`."""
+
+own_variables = (
+    "MLPLATFORM_BUNDLE",
+    "MLPLATFORM_CLOCK",
+    "MLPLATFORM_HOME",
+    "MLPLATFORM_LANDING",
+    "MLPLATFORM_TABLES",
+)
+"""Every variable of ours that this module reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +50,26 @@ class Settings:
 
     mlflow_uri: str
     """`MLFLOW_TRACKING_URI`: where runs and models are registered. Default: SQLite under the home folder."""
+
+    tables: str
+    """`MLPLATFORM_TABLES`: where the Delta tables lie, the ledger among them; a folder, or an address such as
+    `s3://bucket/prefix`. Default: the home folder. Another place holds other tables: move them before it is set."""
+
+    landings: str
+    """`MLPLATFORM_LANDING`: where sources land that declare no place of their own, each in `<domain>/<source>`; a
+    folder, or an address such as `s3://bucket/prefix`. Default: `landing` in the home folder."""
+
+    s3_endpoint: str | None
+    """`AWS_ENDPOINT_URL`: an S3 other than Amazon's. It and the credentials (`AWS_ACCESS_KEY_ID`,
+    `AWS_SECRET_ACCESS_KEY`, a profile, a role …) are read by the AWS libraries beneath us."""
+
+    s3_region: str | None
+    """`AWS_REGION`: the region of the buckets. Default: what the AWS libraries find."""
+
+    @property
+    def storage_options(self) -> dict[str, str] | None:
+        """What Delta tables on S3 must be told beside the `AWS_` variables: that an endpoint without TLS is meant."""
+        return {"aws_allow_http": "true"} if (self.s3_endpoint or "").startswith("http://") else None
 
 
 def settings() -> Settings:
@@ -57,7 +90,36 @@ def settings() -> Settings:
         clock=cast(Literal["wall", "request"], clock),
         bundle=Path(bundle).absolute() if bundle else None,
         mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+        tables=_place("MLPLATFORM_TABLES", os.environ.get("MLPLATFORM_TABLES"), home),
+        landings=_place("MLPLATFORM_LANDING", os.environ.get("MLPLATFORM_LANDING"), home / "landing"),
+        s3_endpoint=os.environ.get("AWS_ENDPOINT_URL") or None,
+        s3_region=os.environ.get("AWS_REGION") or None,
     )
+
+
+def database_url(variable: str) -> str:
+    """The URL of a database, from the variable that a source declares.
+
+    Raises
+    ------
+    Unavailable
+        The variable is not set.
+    """
+    told = os.environ.get(variable)
+    if not told:
+        raise Unavailable(f"{variable} is not set. Set it to the URL of the database, as SQLAlchemy writes it")
+    return told
+
+
+def _place(variable: str, told: str | None, default: Path) -> str:
+    """A folder, absolute, or the address of one on S3, without a slash at its end."""
+    if told is None or told == "":
+        return str(default)
+    if "://" not in told and not told.startswith("s3:"):
+        return str(Path(told).absolute())
+    if not told.removeprefix("s3://").strip("/") or not told.startswith("s3://"):
+        raise DeclarationError(f"{variable} is {told!r}. Set it to a folder or to s3://bucket/prefix")
+    return told.rstrip("/")
 
 
 def silence_telemetry() -> None:
@@ -70,3 +132,38 @@ def child_environment(**changes: str) -> dict[str, str]:
     """This process's environment with `changes`, for a child process."""
     silence_telemetry()
     return {**os.environ, **changes}
+
+
+def unknown_variables() -> dict[str, str]:
+    """Variables that begin like ours and that nothing reads -> the one that was probably meant, or empty."""
+    unknown = sorted(name for name in os.environ if name.startswith("MLPLATFORM_") and name not in own_variables)
+    return {name: next(iter(get_close_matches(name, own_variables, n=1)), "") for name in unknown}
+
+
+def telemetry_set_otherwise() -> Mapping[str, str]:
+    """Variables of `telemetry_off` that somebody has set to something else, and to what."""
+    told = {name: os.environ.get(name, value) for name, value in telemetry_off.items()}
+    yes = ("1", "true", "yes")
+    return {name: value for name, value in told.items() if (value.lower() in yes) != (telemetry_off[name] != "false")}
+
+
+def dagster_home() -> Path | None:
+    """`DAGSTER_HOME` of this shell. The platform's own commands and servers set it themselves, to `<home>/dagster`."""
+    told = os.environ.get("DAGSTER_HOME", "")
+    return Path(told).absolute() if told else None
+
+
+@contextmanager
+def local_zone(name: str) -> Iterator[None]:
+    """This process as on a machine in another time zone (`TZ`), and back; for the checks of a domain."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = name
+    time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        time.tzset()

@@ -1,11 +1,18 @@
-"""Fixtures for every test: an empty platform, and a home in which a model was trained."""
+"""Fixtures for every test: an empty platform, a home in which a model was trained, a bucket on a real S3 endpoint."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mlplatform.provenance.platform import Platform
+from mlplatform_tests.fakes.s3_endpoint import Endpoint, Held, empty_bucket, s3_endpoint
 from mlplatform_tests.fakes.synthetic_home import TrainedHome, platform_in, trained_home
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--screenshots`: make the pictures of the docs anew."""
+    parser.addoption("--screenshots", action="store_true", help="make the pictures in docs/images anew")
 
 
 @pytest.fixture
@@ -24,3 +31,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedHome:
 def own_trained(trained: TrainedHome, tmp_path: Path) -> TrainedHome:
     """A copy of `trained` that a test may change."""
     return trained.copied_to(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """An S3 endpoint."""
+    with s3_endpoint(tmp_path_factory.mktemp("s3") / "buckets") as running:
+        yield running
+
+
+@pytest.fixture
+def s3(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Held:
+    """An empty bucket, and the environment in which it is found."""
+    for name, value in endpoint.environment.items():
+        monkeypatch.setenv(name, value)
+    return empty_bucket()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -97,8 +98,12 @@ def test_help_names_every_verb_with_a_sentence(tmp_path: Path) -> None:
     said = installed_command(tmp_path, "--help")
     shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", said.text).split())
     assert said.code == 0
-    verbs = {each.callback.__name__: each.callback.__doc__ for each in app.registered_commands if each.callback}
-    assert {"demo", "land", "backfill", "train", "promote", "serve", "status"} <= verbs.keys()
+    verbs = {
+        each.name or each.callback.__name__.replace("_", "-"): each.callback.__doc__
+        for each in app.registered_commands
+        if each.callback
+    }
+    assert {"demo", "land", "backfill", "train", "promote", "serve", "status", "doctor"} <= verbs.keys()
     for verb, told in verbs.items():
         sentence = (told or "").strip().splitlines()[0]
         assert sentence.endswith("."), verb
@@ -115,7 +120,7 @@ def test_without_a_verb_or_with_a_wrong_one_it_shows_how_it_is_used(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("backfill", "nowhere"), "no domain is called 'nowhere'; there is flight_delay, synthetic"),
+        (("backfill", "nowhere"), "no domain is called 'nowhere'; there is "),
         (("status", "nowhere"), "no domain is called 'nowhere'"),
         (("train", "synthetic"), "a model is written `domain/model`, such as flight_delay/late_arrival"),
         (("train", "synthetic/unknown"), "no model of synthetic is called 'unknown'; there is late_order"),
@@ -233,3 +238,28 @@ def test_status_of_an_empty_home_names_every_domain(tmp_path: Path) -> None:
         ("flight_delay", None),
         ("synthetic", None),
     ]
+
+
+def test_status_ends_with_1_only_where_nothing_can_be_read(lived: Lived, tmp_path: Path) -> None:
+    """One broken table is shown and is no failure of the view."""
+    home = tmp_path / "home"
+    shutil.copytree(lived.platform.home, home)
+    for log in home.glob("tables/synthetic/base/orders/_delta_log/*.json"):
+        log.write_text("no log")
+    told = command(home, "status", "synthetic", "--json")
+    (found,) = json.loads(told.text)
+    assert (told.code, list(found["errors"])) == (0, ["base orders", "days due"])
+    assert found["models"][0]["champion"]
+
+
+def test_doctor_ends_with_1_when_something_is_broken(tmp_path: Path) -> None:
+    """And with 0 in an empty home; people and scripts are told the same."""
+    well = command(tmp_path, "doctor", "--json")
+    found = {each["part"]: each for each in json.loads(well.text)}
+    assert (well.code, [each for each in found.values() if each["verdict"] == "broken"]) == (0, [])
+    assert {"python", "home", "daemon", "mlflow", "champion synthetic/late_order"} <= found.keys()
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"garbage" * 999)
+    broken = command(tmp_path, "doctor")
+    assert broken.code == 1
+    assert "broken  mlflow: DatabaseError: file is not a database" in broken.text

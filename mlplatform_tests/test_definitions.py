@@ -15,8 +15,9 @@ from mlplatform.domains.registered import registered_domains
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
 from mlplatform.features.landing import land
+from mlplatform.features.sensors import range_end, range_start
 from mlplatform.features.tables import Tables, day_range, stages
-from mlplatform.operations.jobs import quiet, range_end, range_start
+from mlplatform.operations.jobs import quiet
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.synthetic_home import land_orders
 
@@ -152,7 +153,8 @@ def test_a_run_over_days_records_each_of_them(tmp_path: Path) -> None:
         again = run_days(platform, instance, DAYS)
         alone = run_days(platform, instance, DAYS[1:2])
         land(
-            platform.landing("synthetic"),
+            platform,
+            DOMAIN,
             DOMAIN.sources[0],
             date.fromisoformat(DAYS[1]),
             rows(date(2024, 1, 2), seed=9),

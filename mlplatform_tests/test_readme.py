@@ -1,12 +1,13 @@
 """The README says what is there: commands, settings, assets, rooms."""
 
+import inspect
 import re
 from itertools import pairwise
 from pathlib import Path
 
 from mlplatform.cli import app
 from mlplatform.definitions import defs
-from mlplatform.settings import Settings
+from mlplatform.settings import Settings, settings
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -14,7 +15,7 @@ TEXT = (ROOT / "README.md").read_text()
 
 def test_every_command_is_named_and_exists() -> None:
     """The table of commands and the command line agree."""
-    named = set(re.findall(r"^\| `mlplatform (\w+)", TEXT, re.MULTILINE))
+    named = set(re.findall(r"^\| `mlplatform ([\w-]+)", TEXT, re.MULTILINE))
     offered = {
         command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
     }
@@ -23,8 +24,7 @@ def test_every_command_is_named_and_exists() -> None:
 
 def test_every_setting_is_named() -> None:
     """Each environment variable that `Settings` documents stands in the README, and no other."""
-    source = (ROOT / "mlplatform" / "settings.py").read_text()
-    read = set(re.findall(r'environ\.get\("(\w+)"\)', source))
+    read = set(re.findall(r'environ\.get\("(\w+)"\)', inspect.getsource(settings)))
     named = set(re.findall(r"^\| `([A-Z_]+)` \|", TEXT, re.MULTILINE))
     assert named == read
     assert len(read) == len(Settings.__dataclass_fields__)

@@ -134,6 +134,14 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """When a model is trained again without anybody asking."""
+
+    new_rows: Threshold
+    """Facts of requests that have come, or were corrected, since the newest recipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objectives:
     """Service level objectives of one model."""
 
@@ -169,6 +177,10 @@ class ModelSpec:
     rules: Callable[[Mapping[str, Any]], float | None]
     """The domain's rule of thumb: one request -> probability (binary), class index (multiclass) or value
     (regression), or None where the rules know nothing either. Never raises."""
+
+    retraining: Retraining = Retraining(
+        new_rows=Threshold(value=10_000, reason="some thousand labels are the least that moves a model's figures")
+    )
 
     decision: Threshold | None = None
     """Binary: probability from which the prediction is 1."""

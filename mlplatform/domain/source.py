@@ -1,17 +1,97 @@
-"""A source, and the tables the pipeline makes of it: raw, validated, base, derived."""
+"""A source, where it lands its days, and the tables the pipeline makes of it: raw, validated, base, derived."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 
 from mlplatform.domain.column import Column, Contract
 
 
+class Landing(Protocol):
+    """Where a source lands its days: anything with `list` and `read`."""
+
+    def list(self) -> Mapping[str, str]:
+        """Name -> version of everything that is complete there.
+
+        A name that is an ISO day is what landed for that day; any other is a stranger, which the platform reports and
+        does not take in. A version is any text that changes when the content does. What is still being written is left
+        out.
+        """
+        ...
+
+    def read(self, day: str, version: str) -> pl.DataFrame:
+        """Rows as they landed, any dtypes: the contract brings them to its own.
+
+        Raises
+        ------
+        MalformedFile
+            What is there cannot be read.
+        DataError
+            It is no longer the version that `list` has seen.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """Files `<day>.parquet`, `<day>.csv` or `<day>.jsonl` in a folder."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """Objects `<day>.parquet`, `<day>.csv` or `<day>.jsonl` under a prefix of an S3 bucket.
+
+    Endpoint, region and credentials come from the `AWS_` variables or from whatever else the AWS libraries look at.
+    """
+
+    bucket: str
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(["s3:/", self.bucket, *filter(None, [self.prefix.strip("/")])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """Rows in a database that SQLAlchemy can reach, one landing per day.
+
+    Both queries are bounded by `:day_start` (included) and `:day_end` (excluded), midnights in UTC.
+    """
+
+    url_variable: str
+    """Environment variable that holds the database's URL, as SQLAlchemy writes it. Never the URL itself: it holds a
+    password, and a declaration travels in bundles."""
+
+    watermark: str
+    """Gives for each day between the bounds the day, and what changes when its rows do: `select date(ordered_at),
+    count(*), max(updated_at) from … where … group by 1`. Asked at every look, so let an index serve it."""
+
+    select: str
+    """Gives the rows between the bounds, which are those of one day."""
+
+    settle: timedelta = timedelta(0)
+    """How long after a day its rows still come in: no sooner is it complete. Too short costs corrections, not truth."""
+
+    empty_days: bool = False
+    """Whether a day without a row is one on which nothing happened. False: it is still to come, and windows over it
+    wait; True for a database that is always up to date."""
+
+    def __str__(self) -> str:
+        return f"the database that {self.url_variable} names"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where facts come from, one file a day, and how their base table is made."""
+    """Where facts come from, one landing a day, and how their base table is made."""
 
     name: str
     meaning: str
@@ -22,6 +102,11 @@ class Source:
 
     base_columns: tuple[Column, ...]
     """What `base` gives, `event_time` not listed."""
+
+    landing: Landing | Folder | Bucket | Query | str | None = None
+    """Where its days land. None: `<domain>/<source>` in the platform's landing place. An object with `list` and `read`
+    opens nothing before it is asked: a serving host has it too. One that needs a library which a serving host has not
+    is named, `module:object`, and imported when it is asked."""
 
     absent: frozenset[date] = frozenset()
     """Days on which the source is known to have sent nothing; a window may pass over them."""

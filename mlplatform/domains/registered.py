@@ -1,40 +1,46 @@
-"""Which domains there are: those of this repository, one line each, and those that installed packages offer.
+"""Which domains there are: the packages of this folder, and those that installed packages offer.
 
-A package offers a domain through the entry-point group `mlplatform.domains`: name -> `package:DOMAIN`.
+A folder beside this module with an `__init__.py` that binds `DOMAIN` is a domain: there is no list to edit. An
+installed package offers one through the entry-point group `mlplatform.domains`: name -> `package:DOMAIN`.
 """
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from mlplatform.domain.domain import Domain
-from mlplatform.errors import DeclarationError
+from mlplatform.errors import DeclarationError, MlplatformError
 
-built_in = (
-    "flight_delay",
-    "synthetic",
-)
-"""Packages in this folder. To register a domain of this repository, add its line."""
+_folder = Path(__file__).parent
+
+
+def built_in() -> tuple[str, ...]:
+    """Names of the packages in this folder, in order. What begins with a dot is a package that is being written."""
+    packages = (path.parent.name for path in _folder.glob("*/__init__.py"))
+    return tuple(sorted(name for name in packages if name.isidentifier()))
 
 
 @cache
 def registered_domains() -> dict[str, Domain]:
-    """Every domain by its name, the built-in ones first.
+    """Every domain by its name, those of this folder first.
 
     Raises
     ------
     DeclarationError
-        Two domains share a name, something registered is no `Domain`, or an imported view is not what it is said to be.
+        A package cannot be imported or offers no `Domain`, two domains share a name, or an imported view is not what it
+        is said to be.
     """
-    found = [import_module(f"mlplatform.domains.{name}").DOMAIN for name in built_in]
-    found += [entry.load() for entry in entry_points(group="mlplatform.domains")]
+    found = [(f"mlplatform.domains.{name}", _of_package(name)) for name in built_in()]
+    found += [(f"the entry point {entry.name} = {entry.value}", _of_entry(entry)) for entry in _entries()]
     domains: dict[str, Domain] = {}
-    for domain in found:
+    for where, domain in found:
         if not isinstance(domain, Domain):
-            raise DeclarationError(f"{domain!r} is registered as a domain but is none. Point the entry at its DOMAIN")
+            raise DeclarationError(
+                f"{where} is registered as a domain but is {domain!r}. Point it at a DOMAIN = Domain(…)"
+            )
         if domain.name in domains:
-            raise DeclarationError(f"two domains are called {domain.name!r}. Rename one of them")
+            raise DeclarationError(f"two domains are called {domain.name!r}, the second by {where}. Rename one of them")
         domains[domain.name] = domain
     for domain in domains.values():
         _check_imports(domain, domains)
@@ -57,10 +63,11 @@ def domain_package(name: str) -> Path | None:
     DeclarationError
         The entry point names a module that is no package.
     """
-    if name in built_in:
-        return Path(__file__).parent / name
-    for entry in entry_points(group="mlplatform.domains"):
-        if getattr(entry.load(), "name", None) == name:
+    for package in built_in():
+        if getattr(_of_package(package), "name", None) == name:
+            return _folder / package
+    for entry in _entries():
+        if getattr(_of_entry(entry), "name", None) == name:
             path = Path(import_module(entry.module).__file__ or "")
             if path.name != "__init__.py":
                 raise DeclarationError(
@@ -69,6 +76,35 @@ def domain_package(name: str) -> Path | None:
                 )
             return path.parent
     return None
+
+
+def _entries() -> list[EntryPoint]:
+    return list(entry_points(group="mlplatform.domains"))
+
+
+def _of_package(name: str) -> object:
+    """What a package of this folder calls DOMAIN; None: it calls nothing so."""
+    module = f"mlplatform.domains.{name}"
+    try:
+        return getattr(import_module(module), "DOMAIN", None)
+    except Exception as error:
+        raise _not_imported(module, error) from error
+
+
+def _of_entry(entry: EntryPoint) -> object:
+    try:
+        return entry.load()
+    except Exception as error:
+        raise _not_imported(f"{entry.module} (entry point {entry.name} = {entry.value})", error) from error
+
+
+def _not_imported(module: str, error: Exception) -> DeclarationError:
+    """One error whatever a package raises while it is imported: every command looks at all domains."""
+    told = str(error) if isinstance(error, MlplatformError) else f"{type(error).__name__}: {error}"
+    return DeclarationError(
+        f"the domain package {module} cannot be imported: {' '.join(told.split())}. Mend it, or take it away: no "
+        "command runs without it"
+    )
 
 
 def _check_imports(domain: Domain, domains: dict[str, Domain]) -> None:

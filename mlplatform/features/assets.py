@@ -1,7 +1,12 @@
-"""The feature pipeline as Dagster assets: one per stage, partitioned by day.
+"""The feature pipeline as Dagster assets: one per stage, partitioned by day, all six made by one step.
 
-One asset holds all tables of its stage. A finer graph would be nicer to look at, but Dagster on SQLite spends 17 ms on
-each asset and partition: with one asset per table, half a year would take a minute of bookkeeping alone.
+One asset holds all tables of its stage. A finer graph would be nicer to look at, but Dagster on SQLite spends about
+8 ms on each event of an asset and a partition: with one asset per table, half a year would take a minute of them.
+
+One step makes them all, so that a day whose data is wrong does not hold back the others: steps of their own would stop
+at the first failure, since a step that fails starts none after it. So the step reports each partition that it made with
+a materialisation of its own, and its own data version; at the end it fails if any day has failed. Those days are then
+red in the UI, and the run says why.
 """
 
 import hashlib
@@ -9,14 +14,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG  # not exported
 
 from mlplatform.domain.domain import Domain
 from mlplatform.features import contract, pipeline
+from mlplatform.features.chain import run_chain
+from mlplatform.features.checks import contract_check, data_docs, evaluations, judge
 from mlplatform.features.partitions import daily, trailing
 from mlplatform.features.publish import publish_snapshots
-from mlplatform.features.tables import stages
+from mlplatform.features.stage import Revision
+from mlplatform.features.tables import Tables, stages
 from mlplatform.provenance.code_version import declaration_version
 from mlplatform.provenance.platform import Platform
+from mlplatform.provenance.run_process import announce_run
 
 kinds = {"raw": {"parquet", "deltalake"}, "validated": {"greatexpectations", "deltalake"}}
 upstream = {
@@ -28,88 +38,114 @@ upstream = {
     "feature_store": ("base", "derived"),
 }
 
-Result = dg.MaterializeResult[None] | dg.AssetCheckResult
+only_due_tag = "mlplatform/only_due"
+"""Run tag of the sensor: of the range, compute what is due. A run without it computes everything."""
 
 
-def feature_assets(domain: Domain) -> list[dg.AssetsDefinition]:
+def stage_key(domain: Domain, stage: str) -> dg.AssetKey:
+    """Key of a stage's asset: `domain/stage`."""
+    return dg.AssetKey([domain.name, stage])
+
+
+def feature_assets(domain: Domain) -> dg.AssetsDefinition:
     """The six stages of one domain."""
-    return [_stage(domain, stage) for stage in stages]
+
+    @dg.multi_asset(
+        name=f"{domain.name}_stages",
+        specs=[_spec(domain, stage) for stage in stages],
+        check_specs=[contract_check(domain)],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        can_subset=True,
+    )
+    def stages_of_a_day(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        announce_run(platform.home, context.run.run_id)
+        days = list(context.partition_keys)
+        selected = [stage for stage in stages if stage_key(domain, stage) in context.selected_asset_keys]
+        whole = pipeline.Outcome()
+        made: set[tuple[str, str]] = set()
+        chain = run_chain(
+            platform,
+            domain,
+            days,
+            run_id=context.run.run_id,
+            selected=selected,
+            only_due=only_due_tag in context.run.tags,
+        )
+        for stage, outcome in chain:
+            pages = {}
+            if stage == "validated":
+                pages = judge(platform, domain, outcome)
+                for each in evaluations(domain, outcome, pages):
+                    context.log_event(each)
+            for day, revisions in outcome.revisions.items():
+                if day not in outcome.failed:
+                    context.log_event(_materialisation(domain, stage, day, revisions, data_docs(pages)))
+                    made.add((stage, day))
+            for day, error in outcome.failed.items():
+                whole.failed.setdefault(day, error)
+        if "feature_store" in selected:
+            publish_snapshots(platform, domain)
+        if whole.failed:
+            for event in _as_they_were(platform, domain, selected, set(days) - whole.failed.keys(), made):
+                context.log_event(event)
+        pipeline.raise_failures(whole)
+        # What was made has been reported; a plain function would have to return an output for each stage.
+        yield from ()
+
+    return stages_of_a_day
 
 
-def _stage(domain: Domain, stage: str) -> dg.AssetsDefinition:
-    checks = [_contract_check(domain)] if stage == "validated" else []
-
-    @dg.asset(
-        key=dg.AssetKey([domain.name, stage]),
+def _spec(domain: Domain, stage: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key=stage_key(domain, stage),
         description=_describe(domain, stage),
         deps=[_dependency(domain, stage, each) for each in upstream[stage]],
         partitions_def=daily(domain),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=domain.name,
         owners=list(domain.owners),
         kinds=kinds.get(stage, {"deltalake", "polars"}),
-        code_version=declaration_version(pipeline.table_versions(domain, stage)),
+        code_version=_code_version(domain, stage),
         metadata={"dagster/column_schema": _column_schema(domain, stage)},
-        check_specs=checks,
         tags={"stage": stage},
+        # The step reports partitions one by one; an output would report the whole range.
+        skippable=True,
     )
-    def stage_asset(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Result]:
-        partitions = list(context.partition_keys)
-        outcome = pipeline.run(platform, domain, stage, partitions, run_id=context.run.run_id)
-        if checks:
-            yield _judge(domain, outcome)
-        pipeline.raise_failures(outcome)
-        for partition in partitions:
-            metadata = _partition_metadata(stage, outcome.revisions.get(partition, {}))
-            context.add_asset_metadata(asset_key=context.asset_key, partition_key=partition, metadata=metadata)
-        about: dict[str, Any] = {"new_revisions": outcome.new}
-        if stage == "feature_store":
-            about["published_entities"] = publish_snapshots(platform, domain)
-        yield dg.MaterializeResult(metadata=about, data_version=_data_version(outcome))
 
-    return stage_asset
+
+def _code_version(domain: Domain, stage: str) -> str:
+    return declaration_version(pipeline.table_versions(domain, stage))
+
+
+def _materialisation(
+    domain: Domain, stage: str, day: str, revisions: Mapping[str, Revision], more: Mapping[str, Any]
+) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        stage_key(domain, stage),
+        partition=day,
+        metadata={**_partition_metadata(stage, revisions), **more},
+        tags={DATA_VERSION_TAG: _data_version(revisions), CODE_VERSION_TAG: _code_version(domain, stage)},
+    )
+
+
+def _as_they_were(
+    platform: Platform, domain: Domain, selected: Sequence[str], days: set[str], made: set[tuple[str, str]]
+) -> Iterator[dg.AssetMaterialization]:
+    """Partitions of a failed run that were up to date, so not made again: Dagster would show them as failed."""
+    for stage in selected:
+        left = sorted(day for day in days if (stage, day) not in made)
+        current = {name: store.current(left) for name, store in Tables(platform, domain).of(stage).items()}
+        for day in left:
+            revisions = {name: found[day] for name, found in current.items() if day in found}
+            if len(revisions) == len(current):
+                yield _materialisation(domain, stage, day, revisions, {})
 
 
 def _dependency(domain: Domain, stage: str, each: str) -> dg.AssetDep:
     if stage == "feature_store":
-        return dg.AssetDep(dg.AssetKey([domain.name, each]), partition_mapping=trailing(domain.views))
-    return dg.AssetDep(dg.AssetKey([domain.name, each]))
-
-
-def _contract_check(domain: Domain) -> dg.AssetCheckSpec:
-    return dg.AssetCheckSpec(
-        "contract",
-        asset=dg.AssetKey([domain.name, "validated"]),
-        blocking=True,
-        description="Every source keeps its contract, as Great Expectations judges the rows that break each rule. "
-        "Rows in quarantine make it a warning; a broken blocking rule stops the partition.",
-    )
-
-
-def _judge(domain: Domain, outcome: pipeline.Outcome) -> dg.AssetCheckResult:
-    """The verdict of Great Expectations over all partitions of this run, with the table of rules by source."""
-    blocked = [
-        f"{day} {source}: {', '.join(checked.blocking)}"
-        for source, found in outcome.found.items()
-        for day, checked in found.items()
-        if checked.blocking
-    ]
-    metadata: dict[str, Any] = {}
-    met = True
-    for source in domain.sources:
-        found = outcome.found.get(source.name)
-        if found:
-            verdict = contract.validate(found, source.contract, f"{domain.name}/{source.name}")
-            met = met and verdict.success
-            metadata[source.name] = dg.MetadataValue.md(verdict.table)
-    if blocked:
-        metadata["blocked"] = dg.MetadataValue.text("; ".join(blocked))
-    return dg.AssetCheckResult(
-        check_name="contract",
-        passed=met,
-        severity=dg.AssetCheckSeverity.ERROR if blocked else dg.AssetCheckSeverity.WARN,
-        metadata=metadata,
-    )
+        return dg.AssetDep(stage_key(domain, each), partition_mapping=trailing(domain.views))
+    return dg.AssetDep(stage_key(domain, each))
 
 
 def _partition_metadata(stage: str, revisions: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,17 +163,12 @@ def _partition_metadata(stage: str, revisions: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _data_version(outcome: pipeline.Outcome) -> dg.DataVersion:
-    """Hash of the content of every partition of the run.
-
-    A run over one partition gives that partition's own version. Dagster has one version per run: over a range it is
-    the version of the range, and each partition's own content hash stands in its metadata and in the table.
-    """
+def _data_version(revisions: Mapping[str, Revision]) -> str:
+    """Hash of the content of one partition of every table of the stage."""
     digest = hashlib.blake2b(digest_size=16)
-    for _, revisions in sorted(outcome.revisions.items()):
-        for table, revision in sorted(revisions.items()):
-            digest.update(f"{table}@{revision.content_hash};".encode())
-    return dg.DataVersion(digest.hexdigest())
+    for table, revision in sorted(revisions.items()):
+        digest.update(f"{table}@{revision.content_hash};".encode())
+    return digest.hexdigest()
 
 
 def _column_schema(domain: Domain, stage: str) -> dg.TableSchema:

@@ -59,7 +59,7 @@ def historical_features(
         names = [feature.name for feature in view.features]
         joined = point_in_time_join(requests, facts, keys=view.entity, values=names, ttl=view.ttl)
         parts.append(joined.drop("_status"))
-    return pl.concat(parts, how="horizontal")
+    return pl.concat(parts, how="horizontal") if parts else pl.DataFrame(height=requests.height)
 
 
 def newest_values(view: FeatureView, store: Stage, *, owner: Domain, as_of: str | None = None) -> pl.DataFrame:

@@ -1,83 +1,157 @@
-"""The landing folder: one Parquet file per source and day, `<source>/<day>.parquet`.
+"""Landed days: what the sources of a domain have sent, wherever they send it.
 
-A file counts when it bears its final name: whoever lands writes beside it and renames. Anything else in the folder is
-left alone. What it refuses: a file that is not what the source's contract declares (`MalformedFile`).
+A source lands a day as a whole, in a place that can be listed and read (`domain.source.Landing`). Here is what all
+places have in common: which of their names are days of the domain, and how a day comes into the contract's columns.
+What it refuses: a day that is not what the source's contract declares (`MalformedFile`).
 """
 
-import hashlib
+import importlib
 import io
-import os
-import uuid
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 
 import polars as pl
 
 from mlplatform.domain.domain import Domain
-from mlplatform.domain.source import Source
-from mlplatform.errors import DataError, DeclarationError, MalformedFile
+from mlplatform.domain.source import Bucket, Folder, Landing, Query, Source
+from mlplatform.errors import DataError, DeclarationError
+from mlplatform.features.landing_bucket import LandingBucket
+from mlplatform.features.landing_folder import LandingFolder
+from mlplatform.features.landing_query import LandingQuery
 from mlplatform.features.rules import cast_to_contract
+from mlplatform.provenance.files import write_whole
+from mlplatform.provenance.platform import Platform
+from mlplatform.settings import database_url
 
 
-def landed_days(folder: Path, source: Source) -> list[str]:
-    """ISO days for which the source has landed a file, in order."""
-    return sorted(path.stem for path in (folder / source.name).glob("*.parquet") if _is_day(path.stem))
+@dataclass(frozen=True, kw_only=True)
+class Landed:
+    """What lies in the landing place of a source."""
+
+    days: Mapping[str, str]
+    """ISO day -> version, in order."""
+
+    strangers: Mapping[str, str]
+    """Name -> why it is not taken in."""
 
 
-def file_version(folder: Path, source: Source, day: str) -> str:
-    """`landing/<source>/<day>@<hash>`: what a raw revision names as its input; the hash is BLAKE2b of the bytes."""
-    return _version(source, day, _path(folder, source, day).read_bytes())
+def place_of(platform: Platform, domain: Domain, source: Source) -> Landing | Folder | Bucket | Query | str:
+    """Where a source lands: what it declares, else its folder in the platform's landing place. As text it is told."""
+    if source.landing is not None:
+        return source.landing
+    if not platform.landings.startswith("s3://"):
+        return Folder(path=platform.landing(domain.name) / source.name)
+    bucket, _, prefix = platform.landings.removeprefix("s3://").partition("/")
+    return Bucket(bucket=bucket, prefix=f"{prefix}/{domain.name}/{source.name}")
 
 
-def read_landed(folder: Path, source: Source, day: str, *, version: str | None = None) -> pl.DataFrame:
-    """Rows of one landed file in the contract's columns and types.
+def landing_of(platform: Platform, domain: Domain, source: Source) -> Landing:
+    """The place where a source lands, opened."""
+    match place_of(platform, domain, source):
+        case Folder(path=path):
+            return LandingFolder(path, platform.clock)
+        case Bucket() as place:
+            return LandingBucket(place, platform.s3)
+        case Query() as place:
+            url = database_url(place.url_variable)
+            return LandingQuery(place, url, first=domain.start, last=domain.end, clock=platform.clock)
+        case str() as named:
+            return _imported(named, f"{domain.name}/{source.name}")
+        case own:
+            return own
+
+
+def landed(platform: Platform, domain: Domain, source: Source) -> Landed:
+    """The days that a source has landed, and what else lies there."""
+    days, strangers = {}, {}
+    today = platform.clock().date()
+    for name, version in sorted(landing_of(platform, domain, source).list().items()):
+        day = _day(name)
+        if day is None:
+            strangers[name] = "its name is no day such as 2024-01-31 (of a file: 2024-01-31.parquet, .csv or .jsonl)"
+        elif day < domain.start:
+            strangers[name] = f"it is before the first day of {domain.name}, {domain.start}"
+        elif domain.end is not None and day > domain.end:
+            strangers[name] = f"it is after the last day of {domain.name}, {domain.end}"
+        elif day > today:
+            strangers[name] = f"it is in the future: today is {today} (UTC)"
+        elif day == today:
+            strangers[name] = "its day is not over; it is taken in after midnight UTC"
+        else:
+            days[name] = version
+    return Landed(days=days, strangers=strangers)
+
+
+def read_landed(platform: Platform, domain: Domain, source: Source, day: str, version: str) -> pl.DataFrame:
+    """Rows of one landed day in the contract's columns and types.
 
     Parameters
     ----------
-    version : what `file_version` said; None: whatever is there
+    version : what `landed` said
 
     Raises
     ------
     MalformedFile
-        The file is no Parquet, lacks a column, or holds a value that cannot be of its declared type.
+        It cannot be read, lacks a column, or holds a value that cannot be of its declared type.
     DataError
-        The file has been landed again since `file_version` looked at it.
+        It has been landed again since `landed` looked at it.
     """
-    path = _path(folder, source, day)
-    try:
-        content = path.read_bytes()
-        if version is not None and _version(source, day, content) != version:
-            raise DataError(f"{path} was landed again while it was being read. Run the day again")
-        frame = pl.read_parquet(io.BytesIO(content))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise MalformedFile(str(path), f"not a readable Parquet file ({error})") from error
-    return cast_to_contract(frame, source.contract, path=str(path))
+    rows = landing_of(platform, domain, source).read(day, version)
+    return cast_to_contract(rows, source.contract, path=f"{domain.name}/{source.name} of {day}")
 
 
-def land(folder: Path, source: Source, day: date, rows: pl.DataFrame) -> Path:
-    """Put a day's rows into the landing folder as a source does: whole or not at all. Same rows change nothing."""
-    path = _path(folder, source, day.isoformat())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    rows.write_parquet(draft)
-    if path.exists() and path.read_bytes() == draft.read_bytes():
-        draft.unlink()
-        return path
-    os.replace(draft, path)
-    return path
+def days_landed_by_all(platform: Platform, domain: Domain) -> list[str]:
+    """Days for which every source has landed or is declared absent, in order."""
+    listed = {source.name: landed(platform, domain, source).days for source in domain.sources}
+    return [
+        day
+        for day in sorted(set().union(*listed.values()))
+        if all(day in listed[source.name] or date.fromisoformat(day) in source.absent for source in domain.sources)
+    ]
 
 
-def land_sample(folder: Path, domain: Domain, first: date, last: date) -> int:
+def land(platform: Platform, domain: Domain, source: Source, day: date, rows: pl.DataFrame) -> str:
+    """Put a day's rows where a source lands, as it does: whole or not at all. Same rows change nothing.
+
+    Returns
+    -------
+    where : path or address
+
+    Raises
+    ------
+    DeclarationError
+        The source lands neither in a folder nor in a bucket.
+    """
+    file = f"{day.isoformat()}.parquet"
+    held = io.BytesIO()
+    rows.write_parquet(held)
+    match place_of(platform, domain, source):
+        case Folder(path=folder):
+            path = folder / file
+            if not path.exists() or path.read_bytes() != held.getvalue():
+                write_whole(path, held.getvalue())
+            return str(path)
+        case Bucket() as place:
+            return LandingBucket(place, platform.s3).write(file, held.getvalue())
+    raise DeclarationError(
+        f"{domain.name}/{source.name} lands in a place of its own. Put the day there as its source does"
+    )
+
+
+def land_sample(platform: Platform, domain: Domain, first: date, last: date) -> int:
     """Land the sample of a domain for some days; returns the number of files.
 
     Raises
     ------
     DeclarationError
         The domain has no sample.
+    DataError
+        The sample does not hold those days.
     """
     if domain.sample is None:
-        raise DeclarationError(f"{domain.name} has no sample. Let its sources write into {folder}")
+        places = ", ".join(str(place_of(platform, domain, source)) for source in domain.sources)
+        raise DeclarationError(f"{domain.name} has no sample. Let its sources land in {places}")
     if first < domain.sample.start or last > domain.sample.end:
         raise DataError(
             f"the sample of {domain.name} holds {domain.sample.start} to {domain.sample.end}, not {first} to {last}"
@@ -86,32 +160,26 @@ def land_sample(folder: Path, domain: Domain, first: date, last: date) -> int:
     for number in range((last - first).days + 1):
         day = first + timedelta(days=number)
         for source in domain.sources:
-            land(folder, source, day, domain.sample.read(source.name, day))
+            land(platform, domain, source, day, domain.sample.read(source.name, day))
             files += 1
     return files
 
 
-def days_landed_by_all(folder: Path, sources: Iterable[Source]) -> list[str]:
-    """Days for which every source has landed its file or is declared absent."""
-    landed = {source.name: set(landed_days(folder, source)) for source in sources}
-    every = sorted(set().union(*landed.values()))
-    return [
-        day
-        for day in every
-        if all(day in landed[source.name] or date.fromisoformat(day) in source.absent for source in sources)
-    ]
-
-
-def _version(source: Source, day: str, content: bytes) -> str:
-    return f"landing/{source.name}/{day}@{hashlib.blake2b(content, digest_size=8).hexdigest()}"
-
-
-def _path(folder: Path, source: Source, day: str) -> Path:
-    return folder / source.name / f"{day}.parquet"
-
-
-def _is_day(text: str) -> bool:
+def _imported(named: str, source: str) -> Landing:
+    """The landing that a declaration names as `module:object`."""
+    module, _, name = named.partition(":")
     try:
-        return date.fromisoformat(text).isoformat() == text
+        found: Landing = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DeclarationError(
+            f"{source} lands in {named!r}, which cannot be imported ({error}). Name it `module:object`"
+        ) from error
+    return found
+
+
+def _day(text: str) -> date | None:
+    try:
+        day = date.fromisoformat(text)
     except ValueError:
-        return False
+        return None
+    return day if day.isoformat() == text else None

@@ -10,14 +10,24 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Derived, Source
 from mlplatform.domain.view import FeatureView
-from mlplatform.errors import ContractBroken, DataError, DeclarationError, IncompleteWindow, MissingPartition, NotLanded
-from mlplatform.features.landing import file_version, landed_days, read_landed
+from mlplatform.errors import (
+    ContractBroken,
+    DataError,
+    DeclarationError,
+    DomainCodeRaised,
+    IncompleteWindow,
+    MissingPartition,
+    MlplatformError,
+    NotLanded,
+)
+from mlplatform.features.landing import landed, place_of, read_landed
 from mlplatform.features.rules import Checked, check
 from mlplatform.features.stage import Draft, Revision, Stage, Written
 from mlplatform.features.tables import Tables, available_at, clocks, day_range, partition_end
@@ -29,7 +39,11 @@ from mlplatform.provenance.platform import Platform
 log = logging.getLogger(__name__)
 
 partitions_at_once = 92
-"""Partitions computed and committed together: bounds memory to a quarter of a year and its look-back."""
+"""Partitions planned together: a day that is corrected meanwhile is seen by the next quarter of a year."""
+
+rows_at_once = 1_000_000
+"""Rows after which what was computed is committed, and rows that are read together: bounds memory to these, or to one
+partition where that is larger, and to one window of each view. A commit costs some 30 ms, so fewer would be slower."""
 
 Rows = Callable[[str], pl.DataFrame]
 
@@ -75,6 +89,15 @@ class Step:
     """By partition, what a contract found; filled while rows are computed."""
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Why a table could not be computed for a partition, and from what that was tried."""
+
+    table: str
+    error: MlplatformError
+    made_from: str
+
+
 @dataclass
 class Outcome:
     """What a run of some steps left behind."""
@@ -85,7 +108,12 @@ class Outcome:
     new: int = 0
     """Revisions that this run appended."""
 
-    failed: dict[str, DataError] = field(default_factory=dict)
+    failed: dict[str, MlplatformError] = field(default_factory=dict)
+    """Partitions that lack a table now, and the first reason of each: nothing to make it from, or a fault."""
+
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    """By partition, what could not be computed although everything was there to compute it from."""
+
     found: dict[str, dict[str, Checked]] = field(default_factory=dict)
     """By source and partition, what its contract found (counts and verdicts; the rows are in the tables)."""
 
@@ -123,10 +151,21 @@ def table_versions(domain: Domain, stage: str) -> dict[str, str]:
     return {view.name: view_version(domain, view) for view in domain.views}
 
 
-def pending(platform: Platform, domain: Domain, stage: str, partitions: Sequence[str]) -> list[str]:
+def pending(
+    platform: Platform,
+    domain: Domain,
+    stage: str,
+    partitions: Sequence[str],
+    *,
+    tried: Mapping[tuple[str, str], str] | None = None,
+) -> list[str]:
     """Partitions of a stage whose newest revision was not made from today's inputs, code and environment.
 
     Nor was it confirmed by them: a run that gave the rows that were there appends no revision, but is remembered.
+
+    Parameters
+    ----------
+    tried : by partition and table, what a failed attempt was made from (`Fault.made_from`): the same is not pending
     """
     found = set()
     for step in steps(platform, domain, stage):
@@ -136,6 +175,7 @@ def pending(platform: Platform, domain: Domain, stage: str, partitions: Sequence
             for partition, inputs in step.plan(partitions).inputs.items()
         }
         other = {each for each in wanted if each not in current or _made_from_of(current[each]) != wanted[each]}
+        other = {each for each in other if (tried or {}).get((each, step.table)) != wanted[each]}
         confirmed = _confirmed(Tables(platform, domain).confirmations(step.stage, step.table), other & current.keys())
         found |= {
             each for each in other if each not in current or confirmed.get(each) != (current[each].number, wanted[each])
@@ -161,15 +201,17 @@ def raise_failures(outcome: Outcome) -> None:
 
     Raises
     ------
-    DataError
+    MlplatformError
         A partition could not be made. The others are appended.
     """
     if not outcome.failed:
         return
     first, *others = sorted(outcome.failed)
     error = outcome.failed[first]
-    if others:
-        error.add_note(f"and {len(others)} more partitions, the last one {others[-1]}")
+    for each in others[:5]:
+        error.add_note(f"and {each}: {outcome.failed[each]}")
+    if others[5:]:
+        error.add_note(f"and {len(others) - 5} more partitions, the last one {others[-1]}")
     raise error
 
 
@@ -178,26 +220,39 @@ def _run_step(
 ) -> None:
     now = platform.clock()
     planned = step.plan(partitions)
-    outcome.failed.update(planned.missing)
+    for partition, lacking in planned.missing.items():
+        outcome.failed.setdefault(partition, lacking)
     before = step.store.current(partitions)
     rows_of = step.read(planned)
-    drafts = {}
+    written = Written(run_id=run_id, code_version=step.code_version, environment=platform.environment, known_at=now)
+    confirmations = Tables(platform, domain).confirmations(step.stage, step.table)
+    after: dict[str, Revision] = {}
+    drafts: dict[str, Draft] = {}
     for partition, inputs in planned.inputs.items():
         try:
             rows = rows_of(partition)
-        except DataError as error:
-            outcome.failed[partition] = error
+        except (DataError, DeclarationError) as error:
+            outcome.failed.setdefault(partition, error)
+            made_from = _made_from(inputs, step.code_version, platform.environment)
+            outcome.faults.setdefault(partition, []).append(Fault(step.table, error, made_from))
             continue
         drafts[partition] = Draft(rows=rows, inputs=inputs, first_known_at=_first_known_at(domain, partition, planned))
-    written = Written(run_id=run_id, code_version=step.code_version, environment=platform.environment, known_at=now)
-    after = step.store.append(drafts, written)
-    _confirm(Tables(platform, domain).confirmations(step.stage, step.table), drafts, after, written)
+        if sum(draft.rows.height for draft in drafts.values()) >= rows_at_once:
+            after |= _append(step.store, confirmations, drafts, written)
+            drafts = {}
+    after |= _append(step.store, confirmations, drafts, written)
     for partition, revision in after.items():
         outcome.revisions.setdefault(partition, {})[step.table] = revision
         outcome.new += partition not in before or before[partition].number != revision.number
     log.info(
         "%s %s: %d partitions, %d rows", step.stage, step.table, len(after), sum(each.rows for each in after.values())
     )
+
+
+def _append(store: Stage, confirmations: Stage, drafts: Mapping[str, Draft], written: Written) -> dict[str, Revision]:
+    after = store.append(drafts, written)
+    _confirm(confirmations, drafts, after, written)
+    return after
 
 
 def _confirm(store: Stage, drafts: Mapping[str, Draft], after: Mapping[str, Revision], written: Written) -> None:
@@ -247,19 +302,24 @@ def _chunks(partitions: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _raw(platform: Platform, domain: Domain, tables: Tables, source: Source) -> Step:
-    folder = platform.landing(domain.name)
+    landing = f"landing/{source.name}"
 
     def plan(partitions: Sequence[str]) -> Plan:
-        landed = set(landed_days(folder, source))
+        versions = landed(platform, domain, source).days
         missing: dict[str, DataError] = {
-            day: NotLanded(f"{domain.name}/{source.name}", day, str(folder / source.name))
+            day: NotLanded(f"{domain.name}/{source.name}", day, str(place_of(platform, domain, source)))
             for day in partitions
-            if day not in landed and date.fromisoformat(day) not in source.absent
+            if day not in versions and date.fromisoformat(day) not in source.absent
         }
-        return Plan({day: (file_version(folder, source, day),) for day in partitions if day in landed}, missing)
+        inputs: dict[str, tuple[str, ...]] = {
+            day: (f"{landing}/{day}@{versions[day]}",) for day in partitions if day in versions
+        }
+        return Plan(inputs, missing)
 
     def read(planned: Plan) -> Rows:
-        return lambda day: read_landed(folder, source, day, version=planned.inputs[day][0])
+        # A version may be any text.
+        versions = {day: name.removeprefix(f"{landing}/{day}@") for day, (name,) in planned.inputs.items()}
+        return lambda day: read_landed(platform, domain, source, day, versions[day])
 
     return Step("raw", source.name, tables.raw(source.name), table_versions(domain, "raw")[source.name], plan, read)
 
@@ -269,7 +329,7 @@ def _checked(domain: Domain, tables: Tables, source: Source, stage: str) -> Step
     found: dict[str, Checked] = {}
 
     def rows(day: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-        checked = check(frames[source.name], source.contract)
+        checked = check(frames[source.name], source.contract, end=partition_end(day))
         found[day] = replace(checked, kept=checked.kept.clear(), refused=checked.refused.clear())
         if stage == "quarantine":
             return checked.refused
@@ -287,7 +347,11 @@ def _base(domain: Domain, tables: Tables, source: Source) -> Step:
 
     def rows(day: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         return _with_clocks(
-            f"base of {source.name}", source.base(frames[source.name]), tables.base(source.name), domain, day
+            f"base of {source.name}",
+            _given(source.base, f"base of {source.name}", day, frames[source.name]),
+            tables.base(source.name),
+            domain,
+            day,
         )
 
     return _same_day(
@@ -301,7 +365,11 @@ def _derived(domain: Domain, tables: Tables, derived: Derived) -> Step:
     def rows(day: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         plain = {name: frame.drop("available_at") for name, frame in frames.items()}
         return _with_clocks(
-            f"derived {derived.name}", derived.function(plain), tables.derived(derived.name), domain, day
+            f"derived {derived.name}",
+            _given(derived.function, f"derived {derived.name}", day, plain),
+            tables.derived(derived.name),
+            domain,
+            day,
         )
 
     return _same_day(
@@ -338,14 +406,17 @@ def _view(domain: Domain, tables: Tables, view: FeatureView) -> Step:
         return Plan(inputs, dict(missing), known_at)
 
     def read(planned: Plan) -> Rows:
-        known = (
-            facts.read(numbers=planned.pins().get(label, {}))
-            .drop("available_at")
-            .sort("event_time", maintain_order=True)
-        )
+        facts_of = facts.pinned(planned.pins().get(label, {}), rows_at_once=rows_at_once)
+        held: dict[str, pl.DataFrame] = {}
 
         def rows(day: str) -> pl.DataFrame:
-            computed = compute_view(view, known, partition_end(day))
+            nonlocal held
+            # Each day is read once for all the windows that hold it.
+            held = {each: held[each] if each in held else facts_of(each) for each in window(day)}
+            known = pl.concat(held.values() or [facts_of(day)]).drop("available_at")
+            if not known["event_time"].is_sorted():
+                known = known.sort("event_time", maintain_order=True)
+            computed = _given(compute_view, f"view {view.name}", day, view, known, partition_end(day))
             return computed.with_columns(available_at=pl.lit(available_at(domain, day), dtype=clocks["available_at"]))
 
         return rows
@@ -396,16 +467,32 @@ def _same_day(
         )
 
     def read(planned: Plan) -> Rows:
-        frames = {}
         pins = planned.pins()
-        for each in upstream:
-            rows = each.store.read(numbers=pins.get(f"{each.stage}/{each.source.name}", {}), provenance=True)
-            parts = rows.partition_by("_partition", as_dict=True, include_key=False)
-            plain = {str(key[0]): part.drop("_revision", "_known_at") for key, part in parts.items()}
-            frames[each.source.name] = (plain, rows.clear().drop("_partition", "_revision", "_known_at"))
-        return lambda day: compute(day, {name: parts.get(day, empty) for name, (parts, empty) in frames.items()})
+        rows_of = {
+            each.source.name: each.store.pinned(
+                pins.get(f"{each.stage}/{each.source.name}", {}), rows_at_once=rows_at_once
+            )
+            for each in upstream
+        }
+        return lambda day: compute(day, {name: rows(day) for name, rows in rows_of.items()})
 
     return Step(stage, table, store, version, plan, read)
+
+
+def _given(function: Callable[..., pl.DataFrame], what: str, day: str, *arguments: Any) -> pl.DataFrame:
+    """What the domain's own code gives for a day; whatever it raises is a failure of that day, not of its run.
+
+    Raises
+    ------
+    DomainCodeRaised
+        It raised something that is not a refusal of ours.
+    """
+    try:
+        return function(*arguments)
+    except MlplatformError:
+        raise
+    except Exception as error:  # it may raise anything, and one odd day must not hold the others back
+        raise DomainCodeRaised(what, day, error) from error
 
 
 def _absent_days(domain: Domain, table: str) -> frozenset[date]:

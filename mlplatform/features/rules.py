@@ -8,12 +8,14 @@ It refuses to repair: no value is clipped, filled or rounded, and no row is drop
 refused row names the rules that refused it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import polars as pl
 
-from mlplatform.domain.column import Column, Contract, Severity
+from mlplatform.domain.column import Column, Contract, Freshness, PartitionSeverity, Severity
 from mlplatform.errors import DeclarationError, MalformedFile
 
 # Casts that can be exact; whether each value really survived is looked at afterwards.
@@ -25,6 +27,8 @@ _CASTS = frozenset(
         ("float", "float"),
         ("decimal", "integer"),
         ("decimal", "float"),
+        ("integer", "boolean"),
+        ("text", "boolean"),
         ("text", "integer"),
         ("text", "float"),
         ("text", "text"),
@@ -38,6 +42,10 @@ _CASTS = frozenset(
 )
 
 
+_WORDS = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False, "yes": True, "no": False}
+"""Texts that are a Boolean in CSV files and databases, in any case."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """One rule of a contract, by the name under which it is counted and reported."""
@@ -46,8 +54,8 @@ class Rule:
     meaning: str
     severity: Severity
     broken: pl.Expr | None = None
-    """A Boolean expression, true where a row breaks the rule; null counts as right. None: a rule over the key or
-    over the whole partition."""
+    """A Boolean expression, true where a row breaks the rule; null counts as right. None: a rule over the key, over
+    the whole partition, or over when that is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +127,13 @@ def cast_to_contract(frame: pl.DataFrame, contract: Contract, *, path: str) -> p
     return pl.DataFrame(columns)
 
 
-def rules(contract: Contract) -> tuple[Rule, ...]:
+def rules(contract: Contract, *, end: datetime | None = None) -> tuple[Rule, ...]:
     """Every rule of a contract, in the order in which it is reported: columns, row rules, key, partition.
+
+    Parameters
+    ----------
+    contract : what is declared
+    end : aware; when the partition is over, for the expression that tells rows from later
 
     Raises
     ------
@@ -132,12 +145,13 @@ def rules(contract: Contract) -> tuple[Rule, ...]:
         found += _value_rules(column)
     for rule in contract.rules:
         found.append(Rule(name=rule.name, meaning=rule.meaning, severity=rule.severity, broken=~rule.holds()))
+    found += _ahead_rule(contract, end)
     if contract.unique:
         found.append(
             Rule(
                 name=_unique_name(contract),
                 meaning="of good rows with the same key, the first is kept",
-                severity="quarantine",
+                severity=contract.unique_severity,
             )
         )
     found += _partition_rules(contract)
@@ -148,47 +162,56 @@ def rules(contract: Contract) -> tuple[Rule, ...]:
     return tuple(found)
 
 
-def check(frame: pl.DataFrame, contract: Contract) -> Checked:
+def check(frame: pl.DataFrame, contract: Contract, *, end: datetime | None = None) -> Checked:
     """Tell the rows of one partition apart by the rules of its contract.
 
     Parameters
     ----------
     frame : rows of one partition in `contract.schema`; further columns are carried along
     contract : the rules
+    end : aware; when the partition is over. None: its freshness is not judged, and not in the counts, so that
+        `contract.validate` raises rather than call it kept
 
     Returns
     -------
     Rows that break a rule of severity `quarantine` or `blocking` are refused, so that whoever mends a stopped partition
     finds them there; rows that break only a `warning` rule are kept. A null passes every value rule but `not null`. Of
     rows with the same key that are otherwise good the first is kept: a bad row never displaces a good one. In a key,
-    nulls are equal to each other. Null shares and row counts are of all landed rows.
+    nulls are equal to each other. Null shares and row counts are of all landed rows, freshness is of the kept ones.
+
+    Raises
+    ------
+    DeclarationError
+        A rule cannot be computed on these columns: no such column, a broken regular expression, no Boolean. It shows on
+        a frame without rows already.
     """
-    every = rules(contract)
-    flagged = [rule for rule in every if rule.broken is not None]
-    # with_columns, not select: a rule that is a mere literal is then stretched to the height of the frame.
-    flags = frame.with_columns(
-        rule.broken.fill_null(value=False).alias(rule.name) for rule in flagged if rule.broken is not None
-    ).select(rule.name for rule in flagged)
-    taking = [rule.name for rule in flagged if rule.severity != "warning"]
+    every = rules(contract, end=end)
+    flagged = {rule.name: rule.broken for rule in every if rule.broken is not None}
+    flags = _flags(frame, flagged)
+    taking = [rule.name for rule in every if rule.name in flagged and rule.severity != "warning"]
     if contract.unique:
         unique = _unique_name(contract)
-        flags = flags.with_columns(_repeated(frame, contract.unique, _any(flags, taking, frame.height)).alias(unique))
-        taking.append(unique)
+        repeated = _repeated(frame, contract.unique, _any(flags, taking, frame.height)).alias(unique)
+        # A frame without columns has no height that a column could be added to.
+        flags = flags.with_columns(repeated) if flags.width else pl.DataFrame([repeated])
+        if contract.unique_severity != "warning":
+            taking.append(unique)
     out = _any(flags, taking, frame.height)
     counts = {name: int(flags.get_column(name).sum()) for name in flags.columns}
-    refused = frame.filter(out)
-    counts |= _partition_counts(frame, contract, refused.height)
+    kept, refused = frame.filter(~out), frame.filter(out)
+    counts |= _partition_counts(frame, kept, contract, end)
+    judged = [rule for rule in every if rule.name in counts]
     told = pl.Series(dtype=pl.String())
     if refused.height:
         # Only the rules that somebody broke: most of them nobody did, and texts are dear.
         reasons = [pl.when(pl.col(name)).then(pl.lit(name)) for name in taking if counts[name]]
         told = flags.filter(out).select(pl.concat_str(reasons, separator="; ", ignore_nulls=True)).to_series()
     return Checked(
-        kept=frame.filter(~out),
+        kept=kept,
         refused=refused.with_columns(told.alias("broken_rules")),
-        counts={rule.name: counts[rule.name] for rule in every},
-        warnings=tuple(rule.name for rule in every if rule.severity == "warning" and counts[rule.name]),
-        blocking=tuple(rule.name for rule in every if rule.severity == "blocking" and counts[rule.name]),
+        counts={rule.name: counts[rule.name] for rule in judged},
+        warnings=tuple(rule.name for rule in judged if rule.severity == "warning" and counts[rule.name]),
+        blocking=tuple(rule.name for rule in judged if rule.severity == "blocking" and counts[rule.name]),
     )
 
 
@@ -224,23 +247,69 @@ def _value_rules(column: Column) -> list[Rule]:
     ]
 
 
+def _flags(frame: pl.DataFrame, rules: Mapping[str, pl.Expr]) -> pl.DataFrame:
+    """By rule, true where a row breaks it."""
+    try:
+        # with_columns, not select: a rule that is a mere literal is then stretched to the height of the frame.
+        flags = frame.with_columns(broken.alias(name) for name, broken in rules.items()).select(*rules)
+    except pl.exceptions.PolarsError as error:
+        if len(rules) > 1:
+            for name, broken in rules.items():
+                _flags(frame, {name: broken})
+        (name, *_) = rules
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        raise DeclarationError(f"the rule {name!r} cannot be computed: {reason}. Mend the rule") from error
+    for name, dtype in flags.schema.items():
+        if dtype not in (pl.Boolean(), pl.Null()):
+            raise DeclarationError(f"the rule {name!r} is {dtype}. It must be true where a row is right")
+    return flags.with_columns(pl.all().cast(pl.Boolean()).fill_null(value=False))
+
+
+def _ahead_rule(contract: Contract, end: datetime | None) -> list[Rule]:
+    if contract.freshness is None or contract.freshness.ahead is None:
+        return []
+    (column,) = (column for column in contract.columns if column.name == contract.freshness.column)
+    return [
+        Rule(
+            name=f"{column.name}: at most {contract.freshness.ahead} after the day's end",
+            meaning="nothing is dated later than the day it is in",
+            severity=column.severity,
+            broken=None if end is None else pl.col(column.name) > end + contract.freshness.ahead,
+        )
+    ]
+
+
 def _partition_rules(contract: Contract) -> list[Rule]:
     found = []
     for column in contract.columns:
         if column.max_null_share is not None:
             found.append(
-                Rule(name=_null_share_name(column), meaning="share of nulls in the partition", severity="warning")
+                Rule(
+                    name=_null_share_name(column),
+                    meaning="share of nulls in the partition",
+                    severity=column.null_share_severity,
+                )
             )
-    limits: list[tuple[str, str]] = []
+    limits: list[tuple[str, str, PartitionSeverity]] = []
     if contract.min_rows:
-        limits.append((_min_rows_name(contract), "half a file must not pass for a quiet day"))
+        limits.append(
+            (_min_rows_name(contract), "half a file must not pass for a quiet day", contract.row_count_severity)
+        )
     if contract.max_rows is not None:
-        limits.append((_max_rows_name(contract), "a file that is too long is no ordinary day"))
-    limits.append((_refused_name(contract), "with more rows in quarantine the rest is not trusted either"))
-    return found + [Rule(name=name, meaning=meaning, severity="blocking") for name, meaning in limits]
+        limits.append(
+            (_max_rows_name(contract), "a file that is too long is no ordinary day", contract.row_count_severity)
+        )
+    if contract.freshness is not None:
+        limits.append(
+            (_freshness_name(contract.freshness), "an export that broke off is no day", contract.freshness.severity)
+        )
+    limits.append((_refused_name(contract), "with more rows in quarantine the rest is not trusted either", "blocking"))
+    return found + [Rule(name=name, meaning=meaning, severity=severity) for name, meaning, severity in limits]
 
 
-def _partition_counts(frame: pl.DataFrame, contract: Contract, refused: int) -> dict[str, int]:
+def _partition_counts(
+    frame: pl.DataFrame, kept: pl.DataFrame, contract: Contract, end: datetime | None
+) -> dict[str, int]:
     rows = frame.height
     counts = {
         _null_share_name(column): int(frame.get_column(column.name).null_count() > column.max_null_share * rows)
@@ -250,7 +319,11 @@ def _partition_counts(frame: pl.DataFrame, contract: Contract, refused: int) -> 
     counts[_min_rows_name(contract)] = int(rows < contract.min_rows)
     if contract.max_rows is not None:
         counts[_max_rows_name(contract)] = int(rows > contract.max_rows)
-    counts[_refused_name(contract)] = int(refused > contract.max_refused_share * rows)
+    if contract.freshness is not None and end is not None:
+        newest = kept.get_column(contract.freshness.column).max()
+        late = not isinstance(newest, datetime) or newest < end - contract.freshness.within
+        counts[_freshness_name(contract.freshness)] = int(late)
+    counts[_refused_name(contract)] = int(rows - kept.height > contract.max_refused_share * rows)
     return counts
 
 
@@ -268,6 +341,10 @@ def _min_rows_name(contract: Contract) -> str:
 
 def _max_rows_name(contract: Contract) -> str:
     return f"rows: at most {_number(contract.max_rows or 0)}"
+
+
+def _freshness_name(freshness: Freshness) -> str:
+    return f"{freshness.column}: newest within {freshness.within} of the day's end"
 
 
 def _refused_name(contract: Contract) -> str:
@@ -315,6 +392,8 @@ def _converted(values: pl.Series, want: pl.DataType) -> pl.Series:
 
 
 def _parsed(values: pl.Series, want: pl.DataType) -> pl.Series:
+    if isinstance(want, pl.Boolean):
+        return values.str.to_lowercase().replace_strict(_WORDS, default=None, return_dtype=pl.Boolean())
     if isinstance(want, pl.Date):
         return values.str.to_date("%Y-%m-%d", strict=False)
     if isinstance(want, pl.Datetime):
@@ -338,7 +417,7 @@ def _first(values: pl.Series, fault: pl.Series) -> str:
     return f"row {row + 1} holds {told}" + (f" (and {count - 1} more rows are at fault)" if count > 1 else "")
 
 
-Kind = Literal["integer", "float", "decimal", "text", "date", "timestamp", "zoned timestamp", "other"]
+Kind = Literal["boolean", "integer", "float", "decimal", "text", "date", "timestamp", "zoned timestamp", "other"]
 
 
 def _kind(dtype: pl.DataType) -> Kind:
@@ -348,6 +427,8 @@ def _kind(dtype: pl.DataType) -> Kind:
         return "float"
     if dtype.is_decimal():
         return "decimal"
+    if isinstance(dtype, pl.Boolean):
+        return "boolean"
     if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
         return "text"
     if isinstance(dtype, pl.Date):

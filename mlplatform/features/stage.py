@@ -20,11 +20,12 @@ the clock: who writes says when.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -44,6 +45,9 @@ from mlplatform.errors import (
     Unavailable,
 )
 from mlplatform.provenance.content_hash import content_hash
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _DELTA_TYPES: dict[pl.DataType, str] = {
     pl.String(): "string",
@@ -82,6 +86,10 @@ _LISTING: dict[str, pl.DataType] = {
     "rows": pl.Int64(),
     "path": pl.String(),
 }
+# Each holds the rows of a partition twice. Four keep eight cores busy, as Polars has threads of its own.
+_THREADS = 4
+# Columns by which rows are looked at before they are sorted: a key, or a time and a key, mostly tells them apart.
+_LEADING = 2
 # Of N writers of one partition each round has a winner, so N rounds settle them all.
 _ATTEMPTS = 32
 
@@ -212,9 +220,10 @@ class Stage:
         expected = dict(expect or {})
         if unknown := sorted(expected.keys() - drafts.keys()):
             raise DataError(f"{self.name}: a number is expected of {unknown}, but nothing is drafted for them")
-        ready = {partition: self._ready(partition, drafts[partition], written) for partition in sorted(drafts)}
-        if not ready:
+        if not drafts:
             return {}
+        names = sorted(drafts)
+        ready = dict(zip(names, _in_threads(lambda each: self._ready(each, drafts[each], written), names), strict=True))
         files: dict[Revision, AddAction] = {}
         for _ in range(_ATTEMPTS):
             try:
@@ -268,6 +277,20 @@ class Stage:
         """
         pins = dict(numbers or {})
         wanted = set(partitions) if partitions is not None else set(pins) if numbers is not None else None
+        return self._rows(self._chosen(wanted, pins, known_at), columns, provenance)
+
+    def pinned(self, numbers: Mapping[str, int], *, rows_at_once: int) -> "Pinned":
+        """Read single partitions of pinned revisions, holding about `rows_at_once` rows.
+
+        Raises
+        ------
+        MissingPartition
+            A partition has no such revision.
+        """
+        return Pinned(self, self._chosen(set(numbers), numbers, None), rows_at_once)
+
+    def _chosen(self, wanted: set[str] | None, pins: Mapping[str, int], known_at: datetime | None) -> pl.DataFrame:
+        """List one revision of each partition, by partition."""
         listing = self._listing(wanted)
         pinned_number = pl.col("partition").replace_strict(pins, default=None, return_dtype=pl.Int32)
         pinned = listing.filter(pl.col("number") == pinned_number)
@@ -275,7 +298,7 @@ class Stage:
         chosen = pl.concat([pinned, free]).sort("partition")
         if missing := sorted((wanted or set()) - set(chosen["partition"])):
             raise MissingPartition(self.name, [f"{each}@{pins[each]}" if each in pins else each for each in missing])
-        return self._rows(chosen, columns, provenance)
+        return chosen
 
     def history(self, partitions: Iterable[str] | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read the rows of all revisions, by partition and number, with `_partition`, `_revision` and `_known_at`."""
@@ -294,8 +317,7 @@ class Stage:
         if unknown := [column for column in draft.rows.columns if column not in self.schema]:
             raise DataError(f"{self.name} of {partition} has columns that are not declared: {unknown}")
         rows = draft.rows.select(self.schema.names())
-        if self.sort_by:
-            rows = rows.sort(self.sort_by, maintain_order=True)
+        rows = _sorted(rows, self.sort_by)
         revision = Revision(
             partition=partition,
             number=0,
@@ -350,9 +372,9 @@ class Stage:
             fresh[partition] = replace(draft.revision, number=number + 1, known_at=known_at)
         if not fresh:
             return settled
-        for partition, revision in fresh.items():
-            if revision not in files:
-                files[revision] = self._write(revision, ready[partition].rows)
+        unwritten = [revision for revision in fresh.values() if revision not in files]
+        actions = _in_threads(lambda each: self._write(each, ready[each.partition].rows), unwritten)
+        files.update(zip(unwritten, actions, strict=True))
         transactions = [Transaction(_transaction_id(each.partition, each.number), 1) for each in fresh.values()]
         table.create_write_transaction(
             [files[revision] for revision in fresh.values()],
@@ -375,12 +397,21 @@ class Stage:
             "_inputs": json.dumps(revision.inputs),
         }
         rows.with_columns(
-            # Repeated by reference: a literal is copied for every row, which cost 2 s for 300 inputs and 1 M rows.
-            *(pl.Series(column, [text], pl.String).new_from_index(0, rows.height) for column, text in texts.items()),
+            # Repeated by reference: a literal is copied for every row, which cost 2 s for 300 inputs and 1 M rows. As
+            # categories, for Parquet holds them as the same dictionary of one text, found without hashing every row.
+            *(
+                pl.Series(column, [text], pl.Categorical()).new_from_index(0, rows.height)
+                for column, text in (texts | {"_partition": revision.partition}).items()
+            ),
             pl.lit(revision.known_at).cast(_PROVENANCE["_known_at"]).alias("_known_at"),
-            pl.lit(revision.partition, dtype=pl.String).alias("_partition"),
             pl.lit(revision.number, dtype=pl.Int32).alias("_revision"),
-        ).write_parquet(f"{self.uri}/{path}", compression="zstd", storage_options=self._storage_options, mkdir=True)
+        ).write_parquet(
+            f"{self.uri}/{path}",
+            compression="zstd",
+            statistics=False,
+            storage_options=self._storage_options,
+            mkdir=True,
+        )
         values = {**texts, "_known_at": revision.known_at.isoformat(timespec="microseconds").replace("+00:00", "Z")}
         statistics = {
             "numRecords": revision.rows,
@@ -405,6 +436,13 @@ class Stage:
             return DeltaTable(self.uri, storage_options=self._storage_options)
         except TableNotFoundError:
             return None
+        except OSError as error:
+            # It comes in colours, over many lines, and with the store's whole answer.
+            told = " ".join(re.sub(r"\x1b\[\d*m|↳", " ", str(error)).split())
+            raise Unavailable(
+                f"{self.name} cannot be opened at {self.uri} ({told[:400]}). Look whether it may be read from "
+                "here; on S3, whether the bucket is there, and AWS_ENDPOINT_URL and the credentials are right"
+            ) from error
 
     def _table_to_write(self) -> DeltaTable:
         """Open the table, created or widened to the schema where need be."""
@@ -495,6 +533,37 @@ class Stage:
         return pl.concat([rows, shown], how="horizontal")
 
 
+class Pinned:
+    """Rows of one revision of each partition, given partition by partition.
+
+    Neighbours are read together, a batch of about `rows_at_once` rows at a time, and one batch is held. Asked in the
+    order of the partitions' names it reads every file once; asked in another order it gives the same, and reads more.
+    """
+
+    def __init__(self, stage: Stage, chosen: pl.DataFrame, rows_at_once: int) -> None:
+        self._stage = stage
+        batch = pl.col("rows").cum_sum().shift(1, fill_value=0) // rows_at_once
+        self._batches = chosen.with_columns(batch=batch).partition_by("batch", include_key=False)
+        self._batch_of = {name: number for number, each in enumerate(self._batches) for name in each["partition"]}
+        self._held: dict[str, pl.DataFrame] = {}
+
+    def __call__(self, partition: str) -> pl.DataFrame:
+        """The rows of a partition; none for one that is not pinned."""
+        if partition not in self._batch_of:
+            return pl.DataFrame(schema=self._stage.schema)
+        if partition not in self._held:
+            # The old batch is let go before the next one is there.
+            self._held = {}
+            batch = self._batches[self._batch_of[partition]]
+            rows = self._stage._rows(batch, None, provenance=False)
+            ends = batch["rows"].cum_sum()
+            self._held = {
+                name: rows.slice(end - height, height)
+                for name, height, end in zip(batch["partition"], batch["rows"], ends, strict=True)
+            }
+        return self._held[partition]
+
+
 @dataclass(frozen=True)
 class _Ready:
     """A draft that was checked, sorted and hashed; its revision has no number and no path yet."""
@@ -502,6 +571,34 @@ class _Ready:
     revision: Revision
     rows: pl.DataFrame
     first_known_at: datetime | None
+
+
+def _in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """Call a function on each item, several at a time."""
+    # Neither hashing nor Parquet holds Python's lock, and for the rows of a day neither uses more than a core or so.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(function, items))
+
+
+def _sorted(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Sort by all of the columns. Most stages keep the order of the one before, and looking is cheaper than sorting."""
+    if not columns or _increases(rows, columns):
+        return rows
+    # Rows that have the order of the other columns keep it where the first column is equal.
+    enough = columns[:1] if _increases(rows, columns[1:]) else columns
+    return rows.sort(enough, maintain_order=True)
+
+
+def _increases(rows: pl.DataFrame, columns: Sequence[str]) -> bool:
+    """Whether rows strictly increase by the first of the columns, so that sorting by all would change nothing.
+
+    A null counts as no increase.
+    """
+    increases = pl.lit(value=False)
+    for column in reversed(columns[:_LEADING]):
+        here, before = pl.col(column), pl.col(column).shift(1)
+        increases = (here > before) | ((here == before) & increases)
+    return bool(rows.select(increases.slice(1).fill_null(value=False).all()).item())
 
 
 def _fields(schema: Mapping[str, pl.DataType]) -> list[Field]:

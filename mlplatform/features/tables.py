@@ -58,9 +58,21 @@ class Tables:
 
     def confirmations(self, stage: str, table: str) -> Stage:
         """What else a table's current revisions would be made from: found when a run gave the rows that were there."""
-        name = f"{self._domain.name}/confirmed/{stage}.{table}"
-        uri = self._platform.table(self._domain.name, "confirmed", f"{stage}.{table}")
-        return Stage(uri, {"number": pl.Int32(), "made_from": pl.String()}, name=name, sort_by=("number",))
+        return self._open(
+            "confirmed", f"{stage}.{table}", {"number": pl.Int32(), "made_from": pl.String()}, ("number",)
+        )
+
+    def failures(self) -> Stage:
+        """What could not be computed and was not made good since; one partition per day."""
+        schema = {
+            "stage": pl.String(),
+            "table": pl.String(),
+            "reason": pl.String(),
+            "made_from": pl.String(),
+            "at": instant,
+            "attempts": pl.Int32(),
+        }
+        return self._open("failed", "failures", schema, ("stage", "table"))
 
     def of(self, stage: str) -> dict[str, Stage]:
         """All tables of one stage, by name."""
@@ -81,7 +93,13 @@ class Tables:
         # Sorted by every column, the key first: a canonical order needs no unique key.
         order = [*key, *(name for name in schema if name not in key)]
         uri = self._platform.table(self._domain.name, stage, table)
-        return Stage(uri, schema, name=f"{self._domain.name}/{stage}/{table}", sort_by=order)
+        return Stage(
+            uri,
+            schema,
+            name=f"{self._domain.name}/{stage}/{table}",
+            sort_by=order,
+            storage_options=self._platform.storage_options,
+        )
 
 
 def partition_end(day: str) -> datetime:

@@ -36,7 +36,9 @@ def compute_view(view: FeatureView, facts: pl.DataFrame, at: datetime) -> pl.Dat
     DeclarationError
         The function gives other columns, types or a key twice.
     """
-    window = facts.filter(pl.col("event_time") >= at - view.look_back, pl.col("event_time") < at)
+    inside = facts["event_time"].is_between(at - view.look_back, at, closed="left")
+    # Whole partitions mostly are the window, and need no copy.
+    window = facts if inside.all() and not inside.has_nulls() else facts.filter(inside)
     computed = view.function(window, at)
     if "event_time" not in computed.columns:
         computed = computed.with_columns(event_time=pl.lit(at, dtype=instant))

@@ -112,11 +112,9 @@ def _features(platform: Platform, domain: Domain, steps: _Steps) -> bool:
     sample = domain.sample
     assert sample is not None
     steps.begin(f"land {sample.demo_days} days of {domain.name}")
-    files = land_sample(
-        platform.landing(domain.name), domain, sample.start, sample.start + timedelta(days=sample.demo_days - 1)
-    )
+    files = land_sample(platform, domain, sample.start, sample.start + timedelta(days=sample.demo_days - 1))
     steps.end(f"{files} files")
-    landed = days_landed_by_all(platform.landing(domain.name), domain.sources)
+    landed = days_landed_by_all(platform, domain)
     days = day_range(landed[0], landed[-1])
     stale = sorted(
         {day for stage in stages for day in pending(platform, domain, stage, days)} | _unmade(platform, domain, landed)
@@ -164,7 +162,8 @@ def _example(platform: Platform, domain: Domain) -> dict[str, Any]:
     tables = Tables(platform, domain)
     newest = [max(current) for view in domain.views if (current := tables.features(view).current())]
     published = max((available_at(domain, day) for day in newest), default=datetime.min.replace(tzinfo=UTC))
-    at = max(datetime.fromisoformat(str(domain.requests.example["at"])), published)
+    told = domain.requests.example.get("at")
+    at = published if told is None else max(datetime.fromisoformat(str(told)), published)
     return {**domain.requests.example, "at": at.isoformat().replace("+00:00", "Z")}
 
 

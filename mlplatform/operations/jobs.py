@@ -16,12 +16,12 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.errors import DeclarationError, PromotionRefused
 from mlplatform.features.partitions import daily, recipes
+from mlplatform.features.sensors import features_job_name, range_end, range_start
 from mlplatform.provenance.files import alone, write_whole
 from mlplatform.provenance.platform import Platform
+from mlplatform.retraining.sensors import training_job_name
 from mlplatform.rollout.judge import load_decision
 from mlplatform.training.recipe import Recipe, load_recipe, recipe, save_recipe
-
-range_start, range_end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Dagster's own console log; what the rooms log is shown by whoever launches."""
@@ -75,7 +75,7 @@ def materialize_days(platform: Platform, domain: Domain, days: Sequence[str], *,
     keys = None if stage is None else [dg.AssetKey([domain.name, stage])]
     tags = {range_start: days[0], range_end: days[-1]}
     with dagster_instance(platform) as instance:
-        return _execute(platform, domain, f"{domain.name}_features", instance, tags=tags, keys=keys)
+        return _execute(platform, domain, features_job_name(domain), instance, tags=tags, keys=keys)
 
 
 def add_recipe(platform: Platform, domain: Domain, model: ModelSpec, *, as_of: str | None = None) -> Recipe:
@@ -104,9 +104,7 @@ def materialize_recipe(
     with dagster_instance(platform) as instance:
         instance.add_dynamic_partitions(recipes(domain, model).name or "", [key])
         try:
-            return _execute(
-                platform, domain, f"{domain.name}_{model.name}_training", instance, partition=key, keys=keys
-            )
+            return _execute(platform, domain, training_job_name(domain, model), instance, partition=key, keys=keys)
         except DagsterAssetCheckFailedError as error:
             reasons = load_decision(platform.training(domain.name, model.name, key)).reasons
             raise PromotionRefused(f"{domain.name}/{model.name}", key, reasons) from error

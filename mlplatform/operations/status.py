@@ -1,16 +1,51 @@
-"""What there is: per domain the newest partition of every stage, per model its champion and figures."""
+"""What there is: how far each domain's days have come, what holds some of them back, and which models serve.
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from datetime import datetime
+A view for people and scripts. It reads listings and small files, never a row of data, and computes nothing. What cannot
+be read is told in its place and hides nothing else: one broken table is when a person looks here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from mlplatform.domain.domain import Domain
+from mlplatform.domain.source import Source
 from mlplatform.errors import DataError
+from mlplatform.features.chain import due
+from mlplatform.features.failures import Failure
+from mlplatform.features.landing import landed
+from mlplatform.features.stage import Revision
 from mlplatform.features.tables import Tables, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.ledger import Ledger
-from mlplatform.rollout.judge import load_evaluation
+from mlplatform.rollout.judge import load_decision, load_evaluation
+
+Value = TypeVar("Value")
+
+shown_at_most = 5
+"""Lines of one list on a terminal; `--json` has all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The last attempt to make a model."""
+
+    recipe: str
+    outcome: Literal["pass", "fail", "inconclusive", "unfinished"]
+    """What the gate said; `unfinished`: it was not asked yet."""
+
+    reasons: tuple[str, ...]
+    """Why it is no pass."""
+
+    decided_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +58,19 @@ class ModelStatus:
 
     model_version: str | None
     since: datetime | None
+    age_seconds: float | None
     metrics: dict[str, float]
+    last_training: Training | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantined:
+    """Rows of one source that break its contract."""
+
+    newest_day: str | None
+    newest_rows: int
+    rows: int
+    """Of all days."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,49 +82,256 @@ class DomainStatus:
     """Stage -> newest partition that all its tables have."""
 
     partitions: dict[str, int]
-    quarantined_rows: int
+    quarantine: dict[str, Quarantined]
+    """By source."""
+
+    due: tuple[str, ...]
+    """Days that have landed, or whose code has changed, and are not computed yet."""
+
+    waiting: dict[str, str]
+    """Day -> what it waits for: a source, a day in its windows."""
+
+    failures: tuple[Failure, ...]
+    strangers: dict[str, str]
+    """What lies in a landing place and is not taken in, as `source/name`, and why."""
+
     models: tuple[ModelStatus, ...]
+    errors: dict[str, str]
+    """What could not be read, and why."""
+
+    next: tuple[str, ...]
+    """What to do now."""
+
+    unreadable: bool
+    """Whether nothing at all could be read."""
+
+
+@dataclass
+class _Reading:
+    """Looks that may fail, one without the others."""
+
+    looks: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def of(self, what: str, look: Callable[[], Value], otherwise: Value) -> Value:
+        """What `look` gives; `otherwise`, and the error kept, where it raises."""
+        self.looks += 1
+        try:
+            return look()
+        except Exception as error:  # noqa: BLE001 - storage may raise anything, and the rest must be shown all the same
+            self.errors[what] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return otherwise
 
 
 def status(platform: Platform, domains: Iterable[Domain]) -> list[DomainStatus]:
-    """Read tables and ledger; nothing is computed."""
+    """Read tables, landing places, failures and ledger; nothing is computed and nothing raises."""
     return [_domain(platform, domain) for domain in domains]
 
 
 def as_json(found: list[DomainStatus]) -> str:
     """For scripts."""
-    return json.dumps([asdict(each) for each in found], indent=1, default=str)
+    return msgspec.json.format(msgspec.json.encode(found), indent=1).decode()
+
+
+def show(found: list[DomainStatus], console: Console) -> None:
+    """For people."""
+    for each in found:
+        console.print(f"[bold]{each.domain}[/bold]", highlight=False)
+        console.print(_stages_table(each))
+        for told in _told(each):
+            console.print(f"  {told}", highlight=False, soft_wrap=True)
+        console.print(_models_table(each))
+        for hint in each.next:
+            console.print(f"  next: {escape(hint)}", highlight=False, soft_wrap=True)
+        console.print()
+
+
+def human(age: timedelta) -> str:
+    """An age in its two largest units.
+
+    Examples
+    --------
+    >>> human(timedelta(days=3, hours=4, minutes=5))
+    '3 d 4 h'
+    >>> human(timedelta(minutes=61))
+    '1 h 1 min'
+    >>> human(timedelta(seconds=20))
+    'under a minute'
+    """
+    minutes = int(age.total_seconds()) // 60
+    parts = [(minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min")]
+    first = next((place for place, (number, _) in enumerate(parts) if number), None)
+    if first is None:
+        return "under a minute"
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
 
 
 def _domain(platform: Platform, domain: Domain) -> DomainStatus:
+    reading = _Reading()
     tables = Tables(platform, domain)
-    newest: dict[str, str | None] = {}
-    counts = {}
-    refused = 0
-    for stage in stages:
-        current = [store.current() for store in tables.of(stage).values()]
-        complete = set.intersection(*(set(days) for days in current)) if current else set()
-        newest[stage] = max(complete, default=None)
-        counts[stage] = len(complete)
-        if stage == "quarantine":
-            refused = sum(revision.rows for days in current for revision in days.values())
-    models = tuple(_model(platform, domain, model.name) for model in domain.models)
-    return DomainStatus(domain=domain.name, newest=newest, partitions=counts, quarantined_rows=refused, models=models)
+    current: dict[str, dict[str, dict[str, Revision]]] = {
+        stage: {name: reading.of(f"{stage} {name}", store.current, {}) for name, store in tables.of(stage).items()}
+        for stage in stages
+    }
+    complete = {stage: set.intersection(*map(set, named.values())) for stage, named in current.items() if named}
+    found = reading.of("days due", partial(due, platform, domain), None)
+    strangers: dict[str, str] = {}
+    for source in domain.sources:
+        strangers |= reading.of(
+            f"landing of {source.name}", partial(_strangers, platform, domain, source), dict[str, str]()
+        )
+    models = tuple(
+        reading.of(f"model {model.name}", partial(_model, platform, domain, model.name), _unknown(model.name))
+        for model in domain.models
+    )
+    newest = {stage: max(complete.get(stage, ()), default=None) for stage in stages}
+    days_due = found.days if found else ()
+    failures = found.failures if found else ()
+    return DomainStatus(
+        domain=domain.name,
+        newest=newest,
+        partitions={stage: len(complete.get(stage, ())) for stage in stages},
+        quarantine={name: _quarantined(days) for name, days in current["quarantine"].items()},
+        due=days_due,
+        waiting=dict(found.waiting) if found else {},
+        failures=failures,
+        strangers=strangers,
+        models=models,
+        errors=reading.errors,
+        next=tuple(_next(domain, newest, days_due, failures, models, reading.errors)),
+        unreadable=len(reading.errors) == reading.looks,
+    )
+
+
+def _quarantined(days: Mapping[str, Revision]) -> Quarantined:
+    newest = max(days, default=None)
+    return Quarantined(
+        newest_day=newest,
+        newest_rows=days[newest].rows if newest else 0,
+        rows=sum(each.rows for each in days.values()),
+    )
+
+
+def _strangers(platform: Platform, domain: Domain, source: Source) -> dict[str, str]:
+    return {f"{source.name}/{name}": why for name, why in landed(platform, domain, source).strangers.items()}
+
+
+def _unknown(model: str) -> ModelStatus:
+    return ModelStatus(
+        model=model, champion=None, model_version=None, since=None, age_seconds=None, metrics={}, last_training=None
+    )
 
 
 def _model(platform: Platform, domain: Domain, name: str) -> ModelStatus:
+    told = replace(_unknown(name), last_training=_last_training(platform, domain, name))
     moves = [entry for entry in Ledger(platform).entries(f"{domain.name}/{name}") if entry.alias == "champion"]
     if not moves:
-        return ModelStatus(model=name, champion=None, model_version=None, since=None, metrics={})
+        return told
     recipe = str(moves[-1].evidence.get("recipe", ""))
     try:
         figures = load_evaluation(platform.training(domain.name, name, recipe)).metrics["candidate"]
     except DataError:
         figures = {}
-    return ModelStatus(
-        model=name,
+    return replace(
+        told,
         champion=moves[-1].to_manifest,
         model_version=recipe,
         since=moves[-1].at,
+        age_seconds=(platform.clock() - moves[-1].at).total_seconds(),
         metrics={metric: each.point for metric, each in figures.items() if each.point is not None},
     )
+
+
+def _last_training(platform: Platform, domain: Domain, name: str) -> Training | None:
+    """The recipe that was made or decided on last, and what the gate said of it."""
+    attempts = platform.training(domain.name, name, "none").parent.glob("*/recipe.json")
+    folder = max((path.parent for path in attempts), key=_touched, default=None)
+    if folder is None:
+        return None
+    if not (folder / "decision.json").exists():
+        return Training(recipe=folder.name, outcome="unfinished", reasons=(), decided_at=None)
+    decision = load_decision(folder)
+    return Training(
+        recipe=folder.name, outcome=decision.outcome, reasons=decision.reasons, decided_at=decision.decided_at
+    )
+
+
+def _touched(folder: Path) -> int:
+    return max(path.stat().st_mtime_ns for path in (folder / "recipe.json", folder / "decision.json") if path.exists())
+
+
+def _next(
+    domain: Domain,
+    newest: Mapping[str, str | None],
+    days_due: tuple[str, ...],
+    failures: tuple[Failure, ...],
+    models: tuple[ModelStatus, ...],
+    errors: Mapping[str, str],
+) -> Iterator[str]:
+    if errors:
+        yield "run `mlplatform doctor`: some of this could not be read"
+    if failures:
+        yield "land the failed days again, corrected, or mend the code; both are taken up by themselves"
+    if days_due:
+        yield f"the daemon computes the days that are due; without it, `mlplatform backfill {domain.name}` does"
+    elif newest["raw"] is None and not failures and not errors:
+        if domain.sample is None:
+            yield f"nothing has landed: let the sources of {domain.name} deliver"
+        else:
+            yield f"nothing has landed: `mlplatform demo --domain {domain.name}` shows it all on the sample"
+    if newest["feature_store"] is not None:
+        for each in models:
+            if each.champion is None and each.last_training is None and f"model {each.model}" not in errors:
+                yield f"`mlplatform train {domain.name}/{each.model}` makes its first model"
+
+
+def _stages_table(found: DomainStatus) -> Table:
+    table = Table()
+    for column in ("stage", "newest partition", "partitions"):
+        table.add_column(column)
+    for stage, newest in found.newest.items():
+        table.add_row(stage, newest or "none", str(found.partitions[stage]))
+    return table
+
+
+def _models_table(found: DomainStatus) -> Table:
+    table = Table()
+    for column in ("model", "champion", "recipe", "age", "evaluation", "last training"):
+        table.add_column(column)
+    for model in found.models:
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in model.metrics.items())
+        age = "" if model.age_seconds is None else human(timedelta(seconds=model.age_seconds))
+        last = model.last_training
+        # A recipe that became champion is told already.
+        trained = "" if last is None else last.outcome if last.recipe == model.model_version else _tried(last)
+        table.add_row(
+            model.model, (model.champion or "none")[:12], model.model_version or "", age, figures, escape(trained)
+        )
+    return table
+
+
+def _tried(last: Training) -> str:
+    return f"{last.recipe}: {last.outcome}" + "".join(f"\n{reason}" for reason in last.reasons[:2])
+
+
+def _told(found: DomainStatus) -> Iterator[str]:
+    """What is not as it should be, a line each."""
+    yield from (f"[red]not readable[/red] {escape(what)}: {escape(why)}" for what, why in found.errors.items())
+    for name, refused in found.quarantine.items():
+        if refused.rows:
+            newest = f"{refused.newest_rows:,} of them on {refused.newest_day}"
+            yield f"quarantine of {escape(name)}: {refused.rows:,} rows, {newest}"
+    if found.due:
+        yield f"due: {len(found.due)} days, {found.due[0]} to {found.due[-1]}"
+    yield from _some("waiting", [f"{day} waits for {what}" for day, what in found.waiting.items()])
+    yield from _some(
+        "[red]failed[/red]",
+        [f"{each.day} {each.stage} {each.table}, tried {each.attempts} ×: {each.reason}" for each in found.failures],
+    )
+    yield from _some("not taken in", [f"{name}: {why}" for name, why in found.strangers.items()])
+
+
+def _some(label: str, lines: list[str]) -> Iterator[str]:
+    yield from (f"{label}: {escape(line)}" for line in lines[:shown_at_most])
+    if len(lines) > shown_at_most:
+        yield f"{label}: and {len(lines) - shown_at_most} more, see --json"

@@ -70,7 +70,7 @@ def content_hash(frame: pl.DataFrame) -> str:
     tags = [_tag(column) for column in frame.iter_columns()]
     # One query for all columns: on the small frames of daily partitions a query for each would be most of the time.
     plain = frame.select(_canonical(name, dtype) for name, dtype in frame.schema.items())
-    present = frame.select(pl.all().is_not_null())
+    present = frame.select(pl.col(column.name).is_not_null() for column in frame.iter_columns() if column.null_count())
     lengths = plain.select(pl.col(pl.String).str.len_bytes().cast(pl.UInt64))
     # Joined in Polars: ten times as fast as in Python. By slices, since one joined string must stay under 4 GiB.
     starts = range(0, frame.height, _SLICE_ROWS)
@@ -79,12 +79,11 @@ def content_hash(frame: pl.DataFrame) -> str:
         for part in (column.name.encode(), tag.encode()):
             digest.update(struct.pack("<Q", len(part)))
             digest.update(part)
-        there = present[column.name].to_numpy()
-        if there.all():
-            digest.update(b"\x00")
-        else:
+        if column.name in present.columns:
             digest.update(b"\x01")
-            digest.update(np.packbits(there).data)
+            digest.update(np.packbits(present[column.name].to_numpy()).data)
+        else:
+            digest.update(b"\x00")
         for values in _values(column, lengths, joined):
             digest.update(values)
     return digest.hexdigest()

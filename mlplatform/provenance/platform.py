@@ -3,13 +3,14 @@
 One object instead of globals, so that a test gives another folder and another time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from mlplatform.errors import Unavailable
 from mlplatform.provenance.environment import lock_hash
-from mlplatform.settings import settings
 
 
 def wall_clock() -> datetime:
@@ -17,9 +18,20 @@ def wall_clock() -> datetime:
     return datetime.now(UTC)
 
 
+def no_s3() -> Any:
+    """Refuse: who opened the platform gave no S3 client.
+
+    Raises
+    ------
+    Unavailable
+        Always.
+    """
+    raise Unavailable("this platform was opened without S3. Open it with `platform_from_settings`, or give it a client")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """Where state lies, what time it is, and which environment computes."""
+    """Where state lies, what time it is, and which environment computes; `platform_from_settings` makes one."""
 
     home: Path
     clock: Callable[[], datetime] = wall_clock
@@ -29,23 +41,40 @@ class Platform:
     mlflow_uri: str = ""
     """Empty: SQLite under the home folder."""
 
-    def __post_init__(self) -> None:
-        if not self.mlflow_uri:
-            object.__setattr__(self, "mlflow_uri", f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}")
+    tables: str = ""
+    """Folder or S3 address under which the Delta tables lie. Empty: the home folder. What must be next to the process
+    that reads it stays there: bundles, online snapshots, training sets, locks."""
 
-    @classmethod
-    def from_settings(cls) -> "Platform":
-        """The platform that the environment variables describe."""
-        told = settings()
-        return cls(home=told.home, mlflow_uri=told.mlflow_uri)
+    landings: str = ""
+    """Folder or S3 address under which sources land. Empty: `landing` in the home folder."""
+
+    storage_options: Mapping[str, str] | None = None
+    """For tables on S3, beside the `AWS_` variables."""
+
+    s3: Callable[[], Any] = no_s3
+    """Gives the S3 client; called by those who need it only."""
+
+    def __post_init__(self) -> None:
+        for name, default in {
+            "mlflow_uri": f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}",
+            "tables": str(self.home),
+            "landings": str(self.home / "landing"),
+        }.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, default)
 
     def table(self, domain: str, stage: str, table: str) -> str:
         """URI of a Delta table."""
-        return str(self.home / "tables" / domain / stage / table)
+        return "/".join([self.tables, "tables", domain, *filter(None, [stage, table])])
+
+    @property
+    def ledger(self) -> str:
+        """URI of the ledger's Delta table."""
+        return f"{self.tables}/ledger"
 
     def landing(self, domain: str) -> Path:
-        """Folder in which a domain's sources land their files."""
-        return self.home / "landing" / domain
+        """Folder in which a domain's sources land their files, where they land in folders."""
+        return Path(self.landings) / domain
 
     @property
     def bundles(self) -> Path:

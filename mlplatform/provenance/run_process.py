@@ -6,12 +6,12 @@ machine a lock says nothing, and nothing is concluded from it.
 """
 
 import fcntl
+import os
 import socket
 from pathlib import Path
-from typing import TextIO
 
-_held: dict[Path, TextIO] = {}
-"""Open as long as this process lives: closing a file frees its lock."""
+_held: dict[Path, int] = {}
+"""Descriptors, open as long as this process lives: closing a file frees its lock."""
 
 
 def announce_run(home: Path, run_id: str) -> None:
@@ -20,10 +20,9 @@ def announce_run(home: Path, run_id: str) -> None:
     if path in _held:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
+    file = os.open(path, os.O_WRONLY | os.O_CREAT)
     fcntl.flock(file, fcntl.LOCK_EX)
-    file.write(socket.gethostname())
-    file.flush()
+    os.write(file, socket.gethostname().encode())
     _held[path] = file
 
 

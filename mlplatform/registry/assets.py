@@ -7,6 +7,7 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.features.partitions import recipes
 from mlplatform.provenance.code_version import code_version
 from mlplatform.provenance.platform import Platform
+from mlplatform.provenance.run_process import announce_run
 from mlplatform.registry.bento import build_bento
 from mlplatform.registry.candidate import make_candidate, promoted_bundle
 from mlplatform.training.assets import model_key
@@ -32,6 +33,7 @@ def registry_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
     def model_asset(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult[None]:
+        announce_run(platform.home, context.run.run_id)
         folder = platform.training(domain.name, model.name, context.partition_key)
         made = make_candidate(platform, domain, model, load_recipe(folder))
         trials = "\n".join(f"| {each['number']} | {each['value']:.5f} | `{each['params']}` |" for each in made.trials)
@@ -62,6 +64,7 @@ def registry_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
         owners=list(domain.owners),
     )
     def bento(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
+        announce_run(platform.home, context.run.run_id)
         tag = build_bento(promoted_bundle(platform, domain, model, context.partition_key), home=platform.home)
         return dg.MaterializeResult(
             metadata={"tag": tag, "serve": dg.MetadataValue.md(f"`mlplatform serve {domain.name}/{model.name}`")},

@@ -56,7 +56,9 @@ class Ledger:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._stage = Stage(str(platform.home / "ledger"), _schema, name="ledger", sort_by=("event",))
+        self._stage = Stage(
+            platform.ledger, _schema, name="ledger", sort_by=("event",), storage_options=platform.storage_options
+        )
 
     def entries(self, model: str) -> list[Entry]:
         """Events of `domain/model`, oldest first."""

@@ -10,6 +10,7 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.features.partitions import recipes
 from mlplatform.provenance.code_version import code_version, declaration_version
 from mlplatform.provenance.platform import Platform
+from mlplatform.provenance.run_process import announce_run
 from mlplatform.registry.candidate import bundle_of
 from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.mlflow_registry import set_alias
@@ -51,6 +52,7 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
         owners=list(domain.owners),
     )
     def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Result]:
+        announce_run(platform.home, context.run.run_id)
         folder = platform.training(domain.name, model.name, context.partition_key)
         figures, decision = judge_candidate(platform, domain, model, load_recipe(folder))
         logged = register_candidate(platform, domain, model, context.partition_key, figures)
@@ -85,6 +87,7 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
     def promotion(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult[None]:
+        announce_run(platform.home, context.run.run_id)
         entry = promote(platform, domain, model, context.partition_key, actor=context.run.tags.get("user", "dagster"))
         # After the ledger, and from it: killed between the two, a second run finds the entry and sets the alias; of two
         # promotions at once both set what the ledger says last.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from math import isfinite
+from struct import Struct
 from typing import Any
 
 import polars as pl
@@ -31,6 +32,7 @@ MAX_FAULTS = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _FLOAT32_MAX = 3.4028234663852886e38
+_SINGLE = Struct("f")
 # Floats hold every whole number up to here; beyond, a JSON `1e300` would be some other integer than was meant.
 _EXACT = 2**53
 _PATTERN_MEMORY = 10_000
@@ -50,6 +52,7 @@ Read = Callable[[Any], Any]
 @dataclass(frozen=True, slots=True)
 class _Field:
     name: str
+    required: bool
     nullable: bool
     read: Read
     stored: pl.DataType
@@ -147,8 +150,10 @@ def _read_row(row: dict[Any, Any], fields: tuple[_Field, ...], prefix: str, faul
                 values.append(value)
                 continue
         values.append(None)
-        if not each.nullable:
-            faults[prefix + each.name] = "is missing" if value is _ABSENT else "must not be null"
+        if value is _ABSENT and each.required:
+            faults[prefix + each.name] = "is missing"
+        elif value is None and not each.nullable:
+            faults[prefix + each.name] = "must not be null"
     if found != len(row):
         declared = {each.name for each in fields}
         for name in row:
@@ -224,12 +229,17 @@ def _field(column: Column) -> _Field:
         read, stored = _day, pl.Int32()
     else:
         raise DeclarationError(f"request column {column.name}: JSON holds no {dtype}. Use a number, text or time")
-    return _Field(column.name, column.nullable, read, stored, dtype, pattern)
+    return _Field(column.name, not column.nullable, _may_be_null(column), read, stored, dtype, pattern)
 
 
-def _held(column: Column) -> bool:
+def _held(column: Column | RowRule) -> bool:
     """Whether value rules are held against a caller."""
     return column.severity != "warning"
+
+
+def _may_be_null(column: Column) -> bool:
+    """Where a missing value is no more than a warning, a null is taken; the field itself must be there all the same."""
+    return column.nullable or not _held(column)
 
 
 def _bounds(column: Column) -> tuple[float | None, float | None]:
@@ -272,7 +282,9 @@ def _integer(column: Column) -> Read:
 def _float(column: Column) -> Read:
     dtype = column.dtype
     minimum, maximum = _bounds(column)
-    largest = _FLOAT32_MAX if isinstance(dtype, pl.Float32) else None
+    single = isinstance(dtype, pl.Float32)
+    if single:
+        minimum, maximum = _as_single(minimum), _as_single(maximum)
 
     def read(value: Any) -> Any:
         if type(value) is int:
@@ -284,11 +296,18 @@ def _float(column: Column) -> Read:
             return _Fault(f"expected a number, got {_json_type(value)}")
         if not isfinite(value):
             return _Fault("must not be NaN or infinite")
-        if largest is not None and abs(value) > largest:
-            return _Fault(f"is beyond {dtype}")
+        if single:
+            if abs(value) > _FLOAT32_MAX:
+                return _Fault(f"is beyond {dtype}")
+            value = _as_single(value)
         return _out_of_range(value, minimum, maximum) or value
 
     return read
+
+
+def _as_single(value: float | None) -> float | None:
+    """The value as a Float32 holds it: bounds are compared there, as the pipeline does."""
+    return None if value is None else _SINGLE.unpack(_SINGLE.pack(value))[0]
 
 
 def _out_of_range(value: float, minimum: float | None, maximum: float | None) -> _Fault | None:
@@ -392,26 +411,27 @@ def _property(column: Column) -> dict[str, Any]:
             told["maxLength"] = MAX_TEXT
             words = _words(column)
             if words is not None:
-                told["enum"] = [*words, None] if column.nullable else list(words)
+                told["enum"] = [*words, None] if _may_be_null(column) else list(words)
             if column.pattern is not None and _held(column):
                 told["pattern"] = f"^(?:{column.pattern})$"
     return {
-        "type": [kind, "null"] if column.nullable else kind,
+        "type": [kind, "null"] if _may_be_null(column) else kind,
         "description": f"{column.meaning} ({column.unit})" if column.unit else column.meaning,
         **told,
     }
 
 
 def refuse_broken_rules(requests: pl.DataFrame, rules: Sequence[RowRule]) -> None:
-    """Refuse parsed requests that break a rule over several columns.
+    """Refuse parsed requests that break a rule over several columns, unless that is worth no more than a warning.
 
     Raises
     ------
     InvalidRequest
         Every broken rule by name, with its meaning.
     """
-    held = requests.select(rule.holds().all().alias(rule.name) for rule in rules)
-    broken = {rule.name: f"broken: {rule.meaning}" for rule in rules if held[rule.name].item() is False}
+    held = [rule for rule in rules if _held(rule)]
+    kept = requests.select(rule.holds().all().alias(rule.name) for rule in held)
+    broken = {rule.name: f"broken: {rule.meaning}" for rule in held if kept[rule.name].item() is False}
     if broken:
         raise InvalidRequest(broken)
 

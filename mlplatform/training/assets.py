@@ -7,6 +7,7 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.features.partitions import recipes
 from mlplatform.provenance.code_version import code_version
 from mlplatform.provenance.platform import Platform
+from mlplatform.provenance.run_process import announce_run
 from mlplatform.training.dataset import build_training_set, save_training_set
 from mlplatform.training.recipe import load_recipe
 
@@ -55,6 +56,7 @@ def training_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
     def training_set(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult[None]:
+        announce_run(platform.home, context.run.run_id)
         folder = platform.training(domain.name, model.name, context.partition_key)
         recipe = load_recipe(folder)
         made = build_training_set(platform, domain, model, recipe)

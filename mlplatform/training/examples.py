@@ -45,9 +45,11 @@ def examples(domain: Domain, model: ModelSpec, recipe: Recipe, rows: pl.DataFram
         The days do not suffice for the declared split.
     """
     start = datetime.combine(domain.start, time(), UTC)
+    names = view_feature_names(domain, model)
     return Examples(
         requests=rows.select([column.name for column in domain.requests.columns] + ["at"]),
-        view_values=rows.select(view_feature_names(domain, model)),
+        # A model of the request alone looks nothing up, yet has as many rows.
+        view_values=rows.select(names) if names else pl.DataFrame(height=rows.height),
         labels=rows["label"].to_numpy().astype(np.float64),
         parts=split(
             rows["at"], start=start, as_of=recipe.cut_off - model.label.delay, spec=model.split, gap=model.label.delay

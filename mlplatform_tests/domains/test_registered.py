@@ -1,4 +1,4 @@
-"""Which domains are found: the built-in ones, and those that an installed package offers."""
+"""Which domains are found: the packages of the folder, and those that an installed package offers."""
 
 import sys
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import mlplatform.domains
 from mlplatform.domains import registered
 from mlplatform.domains.registered import domain_package, registered_domain, registered_domains
 from mlplatform.errors import DeclarationError
@@ -42,6 +43,25 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[module]
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of domain packages: the real ones, and room for more."""
+    real = Path(registered.__file__).parent
+    for name in registered.built_in():
+        (tmp_path / name).symlink_to(real / name)
+    monkeypatch.setattr(registered, "_folder", tmp_path)
+    monkeypatch.setattr(mlplatform.domains, "__path__", [str(tmp_path), *mlplatform.domains.__path__])
+    yield tmp_path
+    sys.modules.pop("mlplatform.domains.errands", None)
+
+
+def put(package: Path, *, name: str, owner: str = "synthetic", view: str = "courier", ttl: str = "view.ttl") -> None:
+    """Write a domain package."""
+    source = PACKAGE.replace("OWNER", repr(owner)).replace("=VIEW", f"={view!r}").replace("TTL", ttl)
+    package.mkdir()
+    (package / "__init__.py").write_text(source.replace("NAME", repr(name)))
+
+
 def install(
     site: Path,
     package: str,
@@ -53,9 +73,7 @@ def install(
     entry: str = "DOMAIN",
 ) -> None:
     """Install a distribution as an installer would: the package, its metadata, its entry point."""
-    source = PACKAGE.replace("OWNER", repr(owner)).replace("=VIEW", f"={view!r}").replace("TTL", ttl)
-    (site / package).mkdir()
-    (site / package / "__init__.py").write_text(source.replace("NAME", repr(name)))
+    put(site / package, name=name, owner=owner, view=view, ttl=ttl)
     information = site / f"{package}-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
@@ -63,19 +81,50 @@ def install(
 
 
 def test_the_domains_of_this_repository_are_found() -> None:
-    """Every package named in the list gives a domain of its own name; an unknown name is told with the known ones."""
+    """Every package of the folder gives a domain of its own name; an unknown name is told with the known ones."""
     found = registered_domains()
     assert {"flight_delay", "synthetic"} <= set(found)
-    assert tuple(found)[: len(registered.built_in)] == registered.built_in
+    assert tuple(found)[: len(registered.built_in())] == registered.built_in()
     assert registered_domain("synthetic").name == "synthetic"
-    with pytest.raises(DeclarationError, match=r"no domain is called 'rail'; there is flight_delay, synthetic"):
+    with pytest.raises(DeclarationError, match=r"no domain is called 'rail'; there is .*flight_delay.*synthetic"):
         registered_domain("rail")
 
 
-def test_every_domain_package_is_registered() -> None:
-    """No package in the folder is forgotten in the list."""
-    folder = Path(registered.__file__).parent
-    assert {path.parent.name for path in folder.glob("*/__init__.py")} == set(registered.built_in)
+def test_a_package_in_the_folder_is_registered_by_being_there(folder: Path) -> None:
+    """There is no list to edit; a plain module, a folder of data and a package that is being written are no domains."""
+    before = registered.built_in()
+    put(folder / "errands", name="errands")
+    put(folder / ".draft.0a1b", name="draft")
+    (folder / "plain.py").write_text("DOMAIN = 1")
+    (folder / "data").mkdir()
+    assert registered.built_in() == tuple(sorted([*before, "errands"]))
+    assert registered_domain("errands").imported[0].name == "courier"
+    assert domain_package("errands") == folder / "errands"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("def broken(:", "SyntaxError: invalid syntax"),
+        ("raise RuntimeError('no reason')", "RuntimeError: no reason"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_named(folder: Path, source: str, told: str) -> None:
+    """Whatever it raises is one refusal that says which package it is and what is wrong with it."""
+    (folder / "errands").mkdir()
+    (folder / "errands" / "__init__.py").write_text(source)
+    with pytest.raises(DeclarationError) as refused:
+        registered_domains()
+    assert f"the domain package mlplatform.domains.errands cannot be imported: {told}" in str(refused.value)
+
+
+def test_a_package_without_a_domain_is_named(folder: Path) -> None:
+    """A package that binds no DOMAIN is refused, not passed over: somebody meant it to be one."""
+    (folder / "errands").mkdir()
+    (folder / "errands" / "__init__.py").write_text('"""Nothing yet."""')
+    with pytest.raises(DeclarationError, match=r"mlplatform\.domains\.errands is registered as a domain but is None"):
+        registered_domains()
 
 
 def test_an_installed_package_offers_its_domain(site: Path) -> None:

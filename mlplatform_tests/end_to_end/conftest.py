@@ -48,7 +48,7 @@ def own_flight_home(flight_home: Platform, tmp_path: Path) -> Platform:
 
 
 def _build(platform: Platform) -> None:
-    land_sample(platform.landing(DOMAIN.name), DOMAIN, FIRST_DAY, LAST_DAY)
+    land_sample(platform, DOMAIN, FIRST_DAY, LAST_DAY)
     jobs.materialize_days(platform, DOMAIN, day_range(FIRST_DAY.isoformat(), LAST_DAY.isoformat()))
     for model in DOMAIN.models:
         made = jobs.add_recipe(platform, DOMAIN, model)

@@ -1,8 +1,8 @@
 """A headless Chromium driven over its own debugging protocol: the browser that the system has, nothing downloaded."""
 
+import base64
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,8 +18,17 @@ from websockets.sync.client import ClientConnection, connect
 
 from mlplatform_tests.fakes.waiting import until
 
-BUTTONS = "[...document.querySelectorAll('button')].filter(each => {wanted}.test(each.innerText) && !each.disabled)"
+CLICK = """
+((row, label) => {
+    const rows = [...document.querySelectorAll('tr')].filter(each => each.cells[0]?.innerText.trim() === row);
+    const found = (row ? rows : [document]).flatMap(each => [...each.querySelectorAll('button, a')])
+        .filter(each => each.innerText.includes(label) && !each.disabled);
+    return found.length && (found.at(-1).click(), true);
+})(%s, %s)
+"""
 STOP_SECONDS = 10.0
+WIDTH, HEIGHT = 1600, 1000
+PICTURES = 10
 
 
 def browser() -> str:
@@ -50,14 +59,38 @@ class Page:
         answer = self._send("Runtime.evaluate", expression=expression, returnByValue=True)
         return answer.get("result", {}).get("value")
 
-    def click(self, label: str, *, seconds: float) -> None:
-        """Click the last button that can be clicked and whose text has `label` in it, as soon as there is one."""
-        buttons = BUTTONS.format(wanted=f"/{re.escape(label)}/")
-        until(
-            lambda: self.evaluate(f"(found => found.length && (found.at(-1).click(), true))({buttons})"),
-            seconds=seconds,
-            what=f"a button {label!r} on the page",
-        )
+    def click(self, label: str, *, seconds: float, row: str = "") -> None:
+        """Click the last button or link that can be clicked and whose text has `label` in it, as soon as there is one.
+
+        Parameters
+        ----------
+        row : look only into the row of a table whose first cell says this
+        """
+        self.until(CLICK % (json.dumps(row), json.dumps(label)), seconds=seconds, what=f"{label!r} to click on")
+
+    def until(self, expression: str, *, seconds: float, what: str) -> Any:
+        """Value of an expression as soon as it is true; `AssertionError` with what is read there when time is over."""
+        try:
+            return until(lambda: self.evaluate(expression), seconds=seconds, what=what)
+        except AssertionError as error:
+            error.add_note(self.text())
+            raise
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the page this size: a window's own size has its frame in it."""
+        self._send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+    def screenshot(self) -> bytes:
+        """What is seen, as a PNG of 1600 × 1000, once it stands still: two pictures in a row are the same.
+
+        A page with a clock in it never does; then it is the last picture of some.
+        """
+        seen = b""
+        for _ in range(PICTURES):
+            before, seen = seen, base64.b64decode(self._send("Page.captureScreenshot", format="png")["data"])
+            if seen == before:
+                break
+        return seen
 
     def _send(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._last += 1
@@ -84,7 +117,7 @@ def chromium(folder: Path) -> Iterator[Page]:
         "--disable-sync",
         "--disable-quic",
         "--no-first-run",
-        "--window-size=1600,1200",
+        f"--window-size={WIDTH},{HEIGHT}",
         "--remote-debugging-port=0",
         f"--user-data-dir={folder / 'profile'}",
         "about:blank",
@@ -96,7 +129,9 @@ def chromium(folder: Path) -> Iterator[Page]:
         port = until(lambda: _port(folder / "profile" / "DevToolsActivePort"), seconds=60, what="the browser's port")
         assert port is not None
         with connect(_page(port), max_size=None) as socket:
-            yield Page(socket)
+            page = Page(socket)
+            page.resize(WIDTH, HEIGHT)
+            yield page
     finally:
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)

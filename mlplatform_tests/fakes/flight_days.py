@@ -43,7 +43,7 @@ def flight_days(home: Path, last: date) -> FlightDays:
     """Land the sample up to `last` and run every stage."""
     platform = Platform(home=home)
     made = FlightDays(platform, last)
-    land_sample(platform.landing(DOMAIN.name), DOMAIN, FIRST, last)
+    land_sample(platform, DOMAIN, FIRST, last)
     for stage in stages:
         pipeline.raise_failures(pipeline.run(platform, DOMAIN, stage, made.days, run_id="test"))
     return made

@@ -54,7 +54,7 @@ def land_orders(
     for day in days:
         sent = (frames or {}).get(day)
         made = rows(date.fromisoformat(day), rows_per_day=rows_per_day) if sent is None else sent
-        land(platform.landing(DOMAIN.name), DOMAIN.source("orders"), date.fromisoformat(day), made)
+        land(platform, DOMAIN, DOMAIN.source("orders"), date.fromisoformat(day), made)
 
 
 def run_stage(platform: Platform, stage: str, days: Sequence[str], domain: Domain = DOMAIN) -> Outcome:

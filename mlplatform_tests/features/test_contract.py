@@ -1,13 +1,14 @@
 """The Great Expectations side of a contract: official verdicts, never a success without a look."""
 
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from mlplatform.domain.column import Column, Contract
+from mlplatform.domain.column import Column, Contract, RowRule
 from mlplatform.errors import ExpectationRaised
 from mlplatform.features.contract import documentation, suite, validate
 from mlplatform.features.rules import check, rules
@@ -112,9 +113,37 @@ def test_it_leaves_no_file_and_prints_nothing(
 
 def test_documentation_has_a_line_per_column() -> None:
     """The page tells type, unit, values and nulls, and a bar in a pattern does not break the table."""
-    assert documentation(CONTRACT).splitlines() == [
+    assert documentation(CONTRACT).splitlines()[:4] == [
         "| column | type | unit | values | nullable | meaning |",
         "|---|---|---|---|---|---|",
         "| carrier | String |  | matches UA\\|B6 | no | airline |",
         "| wind | Float64 | mph | 0 to 200 | up to 90 % | wind |",
     ]
+
+
+def test_documentation_has_a_line_per_rule_over_rows_and_days() -> None:
+    """What a column's own line cannot tell: key, null shares, row counts, freshness, the share in quarantine."""
+    told = documentation(
+        replace(CONTRACT, rules=(RowRule(name="calm", holds=lambda: pl.col("wind") < 9, meaning="m"),))
+    )
+    assert told.splitlines()[5:] == [
+        "| rule | when broken | meaning |",
+        "|---|---|---|",
+        "| calm | quarantine | m |",
+        "| unique(carrier) | quarantine | of good rows with the same key, the first is kept |",
+        "| wind: at most 90 % null | warning | share of nulls in the partition |",
+        "| rows: at most 2 | blocking | a file that is too long is no ordinary day |",
+        "| refused rows: at most 5 % | blocking | with more rows in quarantine the rest is not trusted either |",
+    ]
+
+
+def test_the_page_shows_every_rule_and_fetches_nothing(tmp_path: Path) -> None:
+    """Great Expectations' own page, with the rows that break each rule, readable without a network."""
+    page = tmp_path / "data_docs" / "2013-01-01.html"
+    validate({"2013-01-01": check(BAD, CONTRACT)}, CONTRACT, "flight_delay/weather", page=page)
+    html = page.read_text()
+    assert "https://" not in html and "http://" not in html
+    for rule in rules(CONTRACT):
+        assert escape(rule.name) in html
+    assert "flight_delay/weather" in html
+    assert html.count("fa-times") >= 5

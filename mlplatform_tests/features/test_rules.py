@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.domain.column import Column, Contract, RowRule
+from mlplatform.domain.column import Column, Contract, Freshness, RowRule
 from mlplatform.errors import DeclarationError, MalformedFile
 from mlplatform.features.rules import cast_to_contract, check, extra_columns, rules
 
@@ -273,3 +274,59 @@ def test_an_empty_file_with_the_right_columns_is_a_frame() -> None:
     """No rows is not malformed; `min_rows` is what judges it."""
     landed = pl.DataFrame(schema={"x": pl.String()})
     assert cast_to_contract(landed, one(UTC_TIME), path="x").schema == {"x": UTC_TIME}
+
+
+FRESH = Contract(
+    columns=(Column(name="at", dtype=pl.Datetime("us", "UTC"), meaning="when", nullable=True),),
+    freshness=Freshness(column="at", within=timedelta(hours=2)),
+)
+END = datetime(2024, 1, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("newest", "broken"),
+    [
+        (END - timedelta(hours=2), 0),
+        (END - timedelta(hours=2, microseconds=1), 1),
+        (END + timedelta(hours=9), 0),
+        (None, 1),
+    ],
+)
+def test_a_day_whose_newest_row_is_too_old_is_stopped(newest: datetime | None, broken: int) -> None:
+    """Half a day's export is no quiet day; no row with a time is none either; the bound itself is kept."""
+    frame = pl.DataFrame({"at": [newest, END - timedelta(days=3)][: 1 if newest is None else 2]}, FRESH.schema)
+    found = check(frame, FRESH, end=END)
+    assert found.counts["at: newest within 2:00:00 of the day's end"] == broken
+    assert found.blocking == (("at: newest within 2:00:00 of the day's end",) if broken else ())
+    assert found.refused.is_empty()
+
+
+def test_freshness_is_not_judged_without_the_end_of_the_day() -> None:
+    """It is left out of the counts, so nobody can take it for kept."""
+    found = check(pl.DataFrame({"at": [None]}, FRESH.schema), FRESH)
+    assert not any("newest" in rule for rule in found.counts)
+
+
+def test_freshness_looks_at_a_time_with_a_zone() -> None:
+    """A naive time or a missing column is a fault of the declaration, found at once."""
+    for column in (
+        Column(name="at", dtype=pl.Datetime("us"), meaning="when"),
+        Column(name="b", dtype=pl.Date(), meaning="d"),
+    ):
+        with pytest.raises(DeclarationError, match="freshness looks at 'at'"):
+            Contract(columns=(column,), freshness=Freshness(column="at", within=timedelta(hours=1)))
+
+
+def test_the_rules_over_a_partition_may_warn_or_block() -> None:
+    """Row counts and null shares do as their severity says; a key that only warns keeps every row."""
+    key = Column(name="key", dtype=pl.Int64(), meaning="key", nullable=True, max_null_share=0.1)
+    strict = replace(key, null_share_severity="blocking")
+    frame = pl.DataFrame({"key": [1, 1, None]})
+    lenient = check(
+        frame,
+        Contract(columns=(key,), unique=("key",), unique_severity="warning", max_rows=2, row_count_severity="warning"),
+    )
+    assert lenient.kept.height == 3
+    assert set(lenient.warnings) == {"unique(key)", "rows: at most 2", "key: at most 10 % null"}
+    assert lenient.blocking == ()
+    assert "key: at most 10 % null" in check(frame, Contract(columns=(strict,))).blocking

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mlplatform.errors import (
@@ -452,6 +453,82 @@ def test_other_readers_see_the_same_rows(stage: Stage) -> None:
     assert first.collect()["delay"].to_list() == [3.0]
     table = DeltaTable(stage.uri).to_pyarrow_table(columns=columns)
     assert sorted(pl.DataFrame(table).rows()) == wanted
+
+
+def test_provenance_is_text_to_other_readers(stage: Stage) -> None:
+    """What is written as one repeated text is read as text, by Polars and by deltalake."""
+    told = stage.append({"d": draft(1.0, 2.0)}, written())["d"]
+    names = ["_content_hash", "_run_id", "_inputs", "_partition"]
+    wanted = [(told.content_hash, "run", "[]", "d")] * 2
+    assert pl.scan_delta(stage.uri).select(names).collect().rows() == wanted
+    table = DeltaTable(stage.uri).to_pyarrow_table(columns=names)
+    assert [tuple(row[name] for name in names) for row in table.to_pylist()] == wanted
+    assert set(map(str, table.schema.types)) == {"string"}
+
+
+@FEW_EXAMPLES
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=6),
+    st.integers(1, 9),
+    st.data(),
+)
+def test_pinned_partitions_are_read_one_by_one(sizes: list[int], rows_at_once: int, data: st.DataObject) -> None:
+    """Each partition gives the rows of its pinned revision, asked in any order and with batches of any size."""
+    with TemporaryDirectory() as folder:
+        stage = Stage(f"{folder}/base", SCHEMA, name="base", sort_by=["flight"])
+        rows = {f"d{number}": [float(number * 10 + row) for row in range(size)] for number, size in enumerate(sizes)}
+        stage.append({name: draft(*values) for name, values in rows.items()}, written())
+        stage.append({"d0": draft(99.0)}, written(1))
+        pinned = stage.pinned(dict.fromkeys(rows, 1), rows_at_once=rows_at_once)
+        for name in [*rows, *data.draw(st.permutations(list(rows)))]:
+            assert pinned(name)["delay"].to_list() == rows[name]
+        assert pinned("never").equals(pl.DataFrame(schema=SCHEMA))
+
+
+def test_pinned_partitions_are_read_a_batch_at_a_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, every file is read once, with its neighbours while these have few rows; a missing revision is named."""
+    stage.append({name: draft(1.0, 2.0) for name in "abcde"}, written())
+    pinned = stage.pinned(dict.fromkeys("abcde", 1), rows_at_once=4)
+    read: list[int] = []
+    scan = pl.scan_parquet
+
+    def counted(files: list[str], **how: Any) -> pl.LazyFrame:
+        read.append(len(files))
+        return scan(files, **how)
+
+    monkeypatch.setattr(pl, "scan_parquet", counted)
+    assert [pinned(name).height for name in "abcde"] == [2] * 5
+    assert read == [2, 2, 1]
+    with pytest.raises(MissingPartition, match="a@2"):
+        stage.pinned({"a": 2}, rows_at_once=4)
+
+
+SORTED_SCHEMA = {"a": pl.Int64(), "b": pl.Float64(), "c": pl.String()}
+
+
+@settings(parent=FEW_EXAMPLES, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.integers(0, 3),
+            st.none() | st.sampled_from([0.0, 1.0, float("nan")]),
+            st.none() | st.sampled_from(["", "x"]),
+        ),
+        max_size=6,
+    ),
+    st.sampled_from([None, ["a", "b", "c"], ["b", "c"], ["a"]]),
+)
+@example([(0, 1.0, "x"), (0, 0.0, "x")], None)
+@example([(0, 0.0, "x"), (0, 0.0, "")], None)
+@example([(1, 0.0, "x"), (0, 1.0, "x"), (0, 1.0, "")], None)
+def test_rows_are_sorted_whatever_order_they_come_in(values: list[tuple[object, ...]], came: list[str] | None) -> None:
+    """Rows that come in order, or in order but for the first column, are stored as a sort by all columns gives them."""
+    rows = pl.DataFrame(values, schema=SORTED_SCHEMA, orient="row")
+    given_rows = rows.sort(came) if came else rows
+    with TemporaryDirectory() as folder:
+        stage = Stage(f"{folder}/base", SORTED_SCHEMA, name="base", sort_by=list(SORTED_SCHEMA))
+        stage.append({"d": Draft(rows=given_rows)}, written())
+        assert stage.read().equals(rows.sort(list(SORTED_SCHEMA)))
 
 
 @FEW_EXAMPLES

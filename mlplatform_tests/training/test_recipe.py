@@ -15,7 +15,7 @@ from mlplatform.errors import DataError, MissingPartition
 from mlplatform.features.tables import day_range
 from mlplatform.provenance.platform import Platform
 from mlplatform.training.recipe import Recipe, load_recipe, recipe, save_recipe
-from mlplatform_tests.fakes.synthetic_home import backfill, land_orders
+from mlplatform_tests.fakes.synthetic_home import backfill, land_orders, platform_in
 
 MODEL = DOMAIN.model("late_order")
 DAYS = day_range("2024-01-01", "2024-01-04")
@@ -123,7 +123,7 @@ def test_without_a_recipe_there_is_nothing_to_load(tmp_path: Path) -> None:
 
 def test_without_data_there_is_no_recipe(platform: Platform, filled: Platform) -> None:
     """No features at all, or none before the day: an error of the data that says what to do."""
-    empty = replace(platform, home=platform.home / "empty")
+    empty = platform_in(platform.home / "empty")
     with pytest.raises(DataError, match="has no features yet"):
         recipe(empty, DOMAIN, MODEL)
     with pytest.raises(MissingPartition, match="any day before 2024-01-01"):

@@ -9,9 +9,26 @@ import polars as pl
 
 from mlplatform.domain.column import Column
 from mlplatform.domain.domain import Requests
-from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Segment, Split, Threshold, XGBoostSettings
+from mlplatform.domain.model import (
+    Gate,
+    Label,
+    ModelSpec,
+    Objectives,
+    Retraining,
+    Segment,
+    Split,
+    Threshold,
+    XGBoostSettings,
+)
 
-from .ground_truth import districts, late_after_minutes, minutes_per_km, usual_minutes
+from .ground_truth import (
+    districts,
+    late_after_minutes,
+    longest_minutes,
+    longest_report_minutes,
+    minutes_per_km,
+    usual_minutes,
+)
 from .sources import instant
 
 quick_minutes = 45
@@ -78,7 +95,7 @@ def guessed_speed(request: Mapping[str, Any]) -> float | None:
     return None if minutes is None else float((minutes > quick_minutes) + (minutes > late_after_minutes))
 
 
-_label_delay = timedelta(hours=6)
+_label_delay = timedelta(minutes=longest_minutes + longest_report_minutes)
 
 late_order = ModelSpec(
     name="late_order",
@@ -102,6 +119,9 @@ late_order = ModelSpec(
     objectives=Objectives(
         p99_ms=Threshold(value=2_000, reason="far above any machine: a busy test machine must not decide"),
         rows_per_second=Threshold(value=50, reason="far below any machine, for the same reason"),
+    ),
+    retraining=Retraining(
+        new_rows=Threshold(value=1_000, reason="five days of the small shop: tests must not wait for a month of orders")
     ),
     simple_features=("order_distance", "courier_late_share_3d", "courier_mean_minutes_3d", "district_mean_minutes_3d"),
     rules=guessed_late,
