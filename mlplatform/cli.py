@@ -93,7 +93,8 @@ def backfill(domain: DomainName, first: First = None, last: Last = None) -> None
     landed = days_landed_by_all(platform, declared)
     if not landed:
         places = ", ".join(str(place_of(platform, declared, source)) for source in declared.sources)
-        raise DataError(f"nothing has landed in {places}. Run `mlplatform land {domain}` for the sample")
+        what = f"Run `mlplatform land {domain}` for the sample" if declared.sample else "Land a day there"
+        raise DataError(f"nothing has landed in {places}. {what}; `mlplatform status` tells what waits")
     days = _days(first or landed[0], last or landed[-1])
     run = materialize_days(platform, declared, days)
     out.print(f"{len(days)} days, {days[0]} to {days[-1]}, run {run}")
@@ -141,6 +142,18 @@ def serve(
 
     domain, spec = _model(model)
     raise typer.Exit(serve_champion(platform_from_settings(), domain, spec, host=host, port=port))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI, on the loopback address.")] = 3000) -> None:
+    """Run the Dagster UI, and the daemon whose sensors take in what lands, until interrupted."""
+    from mlplatform.operations.jobs import dagster_instance
+    from mlplatform.operations.servers import serve_ui
+
+    platform = platform_from_settings()
+    with dagster_instance(platform):
+        pass  # made by one process, before two open it at once
+    raise typer.Exit(serve_ui(platform, port=port))
 
 
 @app.command()

@@ -52,8 +52,7 @@ def platform_definitions(domains: dict[str, Domain], platform: Platform) -> dg.D
 
 
 silence_telemetry()
-# Single-run backfills and windows at the start of time are marked beta in 1.13, partitioned checks preview; the
-# versions are locked, the warnings noise.
+# Single-run backfills and windows at the start of time are marked beta in 1.13; the versions are locked, the
+# warnings noise.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 defs = platform_definitions(registered_domains(), platform_from_settings())

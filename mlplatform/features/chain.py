@@ -80,7 +80,8 @@ def due(platform: Platform, domain: Domain, places: Mapping[str, Landed] | None 
     if complete:
         for stage in stages:
             found |= set(pending(platform, domain, stage, complete, tried=tried.get(stage)))
-        waiting |= _windows_that_wait(platform, domain, [day for day in complete if day not in found])
+        failed = found | {each.day for each in failures}
+        waiting |= _windows_that_wait(platform, domain, [day for day in complete if day not in failed])
     days = tuple(sorted(found))
     new = {day: {name: versions.get(day) for name, versions in listed.items()} for day in days}
     code = {stage: table_versions(domain, stage) for stage in stages}

@@ -1,29 +1,60 @@
-"""The contract as a Dagster check: one result per day, in a run over a range too, with the rules that were broken."""
+"""The contract as a Dagster check: one result per day, in a run over a range too, with the rules that were broken.
 
-from collections.abc import Iterator, Mapping
+Dagster plans the check for every day of a run, and shows a day's result only while it names the newest materialisation
+of that day. So results are logged after the materialisations (`naming_materialisations`), and a day that the run left
+as it was gets its last result again (`last_evaluations`); otherwise it would be shown as skipped. A day costs some 12
+ms, most of it Dagster's own for an event.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # not exported
+    AssetCheckEvaluationTargetMaterializationData,
+)
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster_shared.record import replace
 
 from mlplatform.domain.domain import Domain
+from mlplatform.errors import ContractBroken
 from mlplatform.features import contract
 from mlplatform.features.partitions import daily
 from mlplatform.features.pipeline import Outcome
-from mlplatform.features.rules import Checked
+from mlplatform.features.rules import Checked, check
 from mlplatform.provenance.platform import Platform
 
 
+def contract_key(domain: Domain) -> dg.AssetCheckKey:
+    """Key of the check: `contract` on `domain/validated`."""
+    return dg.AssetCheckKey(dg.AssetKey([domain.name, "validated"]), "contract")
+
+
 def contract_check(domain: Domain) -> dg.AssetCheckSpec:
-    """The check `contract` on `validated`, partitioned by day as the asset is."""
-    return dg.AssetCheckSpec(
-        "contract",
-        asset=dg.AssetKey([domain.name, "validated"]),
-        blocking=True,
-        partitions_def=daily(domain),
-        description="Every source keeps its contract, as Great Expectations judges the rows that break each rule. "
-        "Rows in quarantine make it a warning; a broken blocking rule stops the day.",
-    )
+    """The check `contract` on `validated`, partitioned by day as the asset is.
+
+    Raises
+    ------
+    DeclarationError
+        A rule of a contract cannot be computed on its columns: better known now than on the first day.
+    """
+    for source in domain.sources:
+        check(pl.DataFrame(schema=source.contract.schema), source.contract)
+    with warnings.catch_warnings():
+        # Each command would say that Dagster calls partitioned checks a preview; the release is pinned and tested.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return dg.AssetCheckSpec(
+            contract_key(domain).name,
+            asset=contract_key(domain).asset_key,
+            blocking=True,
+            partitions_def=daily(domain),
+            description="Every source keeps its contract, as Great Expectations judges the rows that break each rule. "
+            "Rows in quarantine make it a warning; a broken blocking rule stops the day.",
+        )
 
 
 def judge(platform: Platform, domain: Domain, outcome: Outcome) -> dict[str, Path]:
@@ -44,18 +75,26 @@ def judge(platform: Platform, domain: Domain, outcome: Outcome) -> dict[str, Pat
 
 def evaluations(domain: Domain, outcome: Outcome, pages: Mapping[str, Path]) -> Iterator[dg.AssetCheckEvaluation]:
     """The result of each day: passed, a warning (rows in quarantine, a warning rule), an error (the day is stopped)."""
-    days = sorted({day for found in outcome.found.values() for day in found})
+    days = sorted({day for found in outcome.found.values() for day in found} | outcome.faults.keys())
     for day in days:
         of_day = {source: found[day] for source, found in outcome.found.items() if day in found}
         broken = {source: rules for source, checked in of_day.items() if (rules := _broken(checked))}
         blocked = [f"{source}: {', '.join(checked.blocking)}" for source, checked in of_day.items() if checked.blocking]
-        metadata: dict[str, Any] = {"broken_rules": dg.MetadataValue.md(_table(broken))} if broken else {}
+        blocked += [
+            f"{fault.table}: {fault.error}"
+            for fault in outcome.faults.get(day, ())
+            if not isinstance(fault.error, ContractBroken)
+        ]
+        rows = {source: revision.rows for source, revision in outcome.revisions.get(day, {}).items()}
+        metadata: dict[str, Any] = {"rows": rows}
+        if broken:
+            metadata["broken_rules"] = dg.MetadataValue.md(_table(broken))
         if blocked:
             metadata["blocked"] = dg.MetadataValue.text("; ".join(blocked))
         yield dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey([domain.name, "validated"]),
-            check_name="contract",
-            passed=not broken,
+            asset_key=contract_key(domain).asset_key,
+            check_name=contract_key(domain).name,
+            passed=not broken and not blocked,
             severity=dg.AssetCheckSeverity.ERROR if blocked else dg.AssetCheckSeverity.WARN,
             description=f"{day}: {'; '.join(blocked)}" if blocked else None,
             metadata={**metadata, **data_docs(pages)},
@@ -64,9 +103,57 @@ def evaluations(domain: Domain, outcome: Outcome, pages: Mapping[str, Path]) -> 
         )
 
 
+def last_evaluations(
+    instance: dg.DagsterInstance, domain: Domain, days: Iterable[str]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """The newest result of days that a run takes in but leaves as they were; nothing for a day that never had one."""
+    for day in days:
+        records = instance.event_log_storage.get_asset_check_execution_history(
+            contract_key(domain),
+            limit=1,
+            status={AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED},
+            partition_filter=PartitionKeyFilter(key=day),
+        )
+        for record in records:
+            if record.evaluation is not None:
+                yield record.evaluation
+
+
+def naming_materialisations(
+    instance: dg.DagsterInstance, domain: Domain, evaluations: Iterable[dg.AssetCheckEvaluation]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """The results, each with the newest materialisation of its day; log them after the materialisations of the run."""
+    by_day = {str(each.partition): each for each in evaluations}
+    targets = _newest_materialisations(instance, contract_key(domain).asset_key, list(by_day))
+    for day, each in by_day.items():
+        yield replace(each, target_materialization_data=targets.get(day))
+
+
 def data_docs(pages: Mapping[str, Path]) -> dict[str, Any]:
     """Great Expectations' page of each source, as metadata."""
     return {f"data_docs/{source}": dg.MetadataValue.path(page) for source, page in pages.items()}
+
+
+def _newest_materialisations(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, days: list[str]
+) -> dict[str, AssetCheckEvaluationTargetMaterializationData]:
+    found: dict[str, AssetCheckEvaluationTargetMaterializationData] = {}
+
+    def look(partitions: list[str]) -> None:
+        wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=partitions)
+        for record in instance.fetch_materializations(wanted, limit=len(partitions)).records:
+            target = AssetCheckEvaluationTargetMaterializationData(
+                storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+            )
+            found.setdefault(str(record.partition_key), target)
+
+    # Newest first, so one look finds the days that the run has just made; the others are looked at one by one.
+    if days:
+        look(days)
+    for day in days:
+        if day not in found:
+            look([day])
+    return found
 
 
 def _broken(checked: Checked) -> dict[str, int]:

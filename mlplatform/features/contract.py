@@ -47,7 +47,8 @@ _STYLE = (
     "td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}"
     ".ge-section th:first-child,.ge-section td:first-child{width:16%}"
     ".ge-section th:last-child,.ge-section td:last-child{width:12%}"
-    "h1+p+table{table-layout:auto}.ge-section:nth-of-type(n+2) thead,.col-lg-2,.collapse,p:has(+.collapse),.modal,footer{display:none}"
+    "h1+p+table{table-layout:auto}"
+    ".ge-section:nth-of-type(n+2) thead,.col-lg-2,.collapse,p:has(+.collapse),.modal,footer{display:none}"
     ".fa-check-circle::before{content:'kept'}.fa-times::before{content:'broken';color:#b00;font-weight:bold}"
 )
 

@@ -81,6 +81,26 @@ def ui_commands(*, port: int) -> list[list[str]]:
     ]
 
 
+def serve_ui(platform: Platform, *, port: int) -> int:
+    """Run webserver and daemon in the foreground until one of them ends; returns its exit code.
+
+    Raises
+    ------
+    Unavailable
+        The port is taken.
+    """
+    require_free("127.0.0.1", port)
+    with running(ui_commands(port=port), ui_environment(platform), log=None) as children:
+        try:
+            while True:
+                for child in children:
+                    if (code := child.poll()) is not None:
+                        return code
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            return 0
+
+
 def ui_environment(platform: Platform) -> dict[str, str]:
     """What Dagster's servers must find in their environment."""
     return child_environment(DAGSTER_HOME=str(platform.home / "dagster"), MLPLATFORM_HOME=str(platform.home))

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -188,6 +188,12 @@ def one(dtype: pl.DataType) -> Contract:
     return Contract(columns=(Column(name="x", dtype=dtype, meaning="x", nullable=True),))
 
 
+def ruled(holds: Callable[[], pl.Expr]) -> Contract:
+    """A contract of one column, `x`, and after a good rule another one, `mine`."""
+    good = RowRule(name="good", holds=lambda: pl.col("x").is_not_null(), meaning="good")
+    return replace(one(pl.String()), rules=(good, RowRule(name="mine", holds=holds, meaning="mine")))
+
+
 NOON = datetime(2013, 3, 15, 12, tzinfo=UTC)
 UTC_TIME = pl.Datetime("us", "UTC")
 
@@ -301,10 +307,26 @@ def test_a_day_whose_newest_row_is_too_old_is_stopped(newest: datetime | None, b
     assert found.refused.is_empty()
 
 
+def test_rows_dated_after_the_day_are_refused_and_do_not_make_it_fresh() -> None:
+    """How far ahead is declared, the bound itself is kept; a mistyped year would otherwise hide a broken export."""
+    contract = replace(FRESH, freshness=Freshness(column="at", within=timedelta(hours=2), ahead=timedelta(hours=1)))
+    late = [END + timedelta(hours=1, microseconds=1), END.replace(year=2042)]
+    found = check(pl.DataFrame({"at": [END - timedelta(hours=9), None, *late]}, contract.schema), contract, end=END)
+    assert found.refused["at"].to_list() == late
+    assert found.counts["at: at most 1:00:00 after the day's end"] == 2
+    assert "at: newest within 2:00:00 of the day's end" in found.blocking
+    on_the_bound = check(pl.DataFrame({"at": [END + timedelta(hours=1)]}, contract.schema), contract, end=END)
+    assert (on_the_bound.kept.height, on_the_bound.blocking) == (1, ())
+
+
 def test_freshness_is_not_judged_without_the_end_of_the_day() -> None:
     """It is left out of the counts, so nobody can take it for kept."""
-    found = check(pl.DataFrame({"at": [None]}, FRESH.schema), FRESH)
-    assert not any("newest" in rule for rule in found.counts)
+    contract = replace(FRESH, freshness=Freshness(column="at", within=timedelta(hours=2), ahead=timedelta(0)))
+    found = check(pl.DataFrame({"at": [None]}, contract.schema), contract)
+    assert {rule.name for rule in rules(contract)} - set(found.counts) == {
+        "at: at most 0:00:00 after the day's end",
+        "at: newest within 2:00:00 of the day's end",
+    }
 
 
 def test_freshness_looks_at_a_time_with_a_zone() -> None:
@@ -315,6 +337,40 @@ def test_freshness_looks_at_a_time_with_a_zone() -> None:
     ):
         with pytest.raises(DeclarationError, match="freshness looks at 'at'"):
             Contract(columns=(column,), freshness=Freshness(column="at", within=timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    ("declare", "told"),
+    [
+        (lambda: Column(name="x", dtype=pl.Int8(), meaning="x", max_null_share=5), "share from 0 to 1, not 5"),
+        (lambda: Column(name="x", dtype=pl.Int8(), meaning="x", minimum=2, maximum=1), "minimum 2 is above maximum 1"),
+        (lambda: Contract(columns=(), min_rows=9, max_rows=8), "min_rows 9 is above max_rows 8"),
+        (lambda: Contract(columns=(), max_refused_share=20), "max_refused_share is a share from 0 to 1, not 20"),
+    ],
+)
+def test_a_bound_that_nothing_can_keep_is_a_faulty_declaration(declare: Callable[[], object], told: str) -> None:
+    """A percentage for a share, bounds the wrong way round: found before any data."""
+    with pytest.raises(DeclarationError, match=told):
+        declare()
+
+
+@pytest.mark.parametrize("frame", [pl.DataFrame(schema={"x": pl.String()}), pl.DataFrame({"x": ["a"]})])
+@pytest.mark.parametrize(
+    ("contract", "told"),
+    [
+        (
+            Contract(columns=(Column(name="x", dtype=pl.String(), meaning="x", pattern="(["),)),
+            r"the rule 'x: matches \(\[' cannot be computed: regex error",
+        ),
+        (ruled(lambda: pl.col("y") > 1), "the rule 'mine' cannot be computed: .*y"),
+        (ruled(lambda: pl.col("x") > 1), "the rule 'mine' cannot be computed: "),
+        (ruled(lambda: pl.col("x").str.len_chars()), "the rule 'mine' is UInt32"),
+    ],
+)
+def test_a_rule_that_cannot_be_computed_is_named(frame: pl.DataFrame, contract: Contract, told: str) -> None:
+    """By its own name and not by the first of the contract, and on a frame without rows already."""
+    with pytest.raises(DeclarationError, match=told):
+        check(frame, contract)
 
 
 def test_the_rules_over_a_partition_may_warn_or_block() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.domain.column import Column, Contract, RowRule
+from mlplatform.domain.column import Column, Contract, RowRule, Severity
 from mlplatform.errors import DeclarationError, InvalidRequest
-from mlplatform.features.rules import check
+from mlplatform.features.rules import cast_to_contract, check
 from mlplatform.scoring.request import MAX_FAULTS, MAX_TEXT, parse_requests, refuse_broken_rules, request_schema
 
 COLUMNS = (
@@ -219,6 +219,52 @@ def test_the_pipeline_and_the_gateway_refuse_the_same_values(
     told = {name.split(": ")[0] for name, count in broken.items() if count} - {"refused rows"}
     parsed = parsed_or_refused([request])
     assert (set() if isinstance(parsed, pl.DataFrame) else set(parsed)) == told
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["quarantine", "blocking", "warning"]),
+    st.sampled_from(["quarantine", "warning"]),
+    st.sampled_from(["N1", "N", None]),
+    st.sampled_from([0.1, 0.1 - 1e-12, 0.09, 0.7, 0.7 + 1e-12, 0.71, None]),
+    st.sampled_from([0, 1, 2, 3, None]),
+)
+def test_a_request_is_refused_exactly_when_the_pipeline_takes_the_row_out(
+    severity: Severity, rule_severity: Severity, tailnum: str | None, share: float | None, stops: int | None
+) -> None:
+    """Of the same columns and row rules, at the bounds of a Float32 too: what only warns there is taken here."""
+    columns = (
+        Column(name="tailnum", dtype=pl.String(), meaning="airframe", pattern="N[0-9]+", severity=severity),
+        Column(name="share", dtype=pl.Float32(), meaning="share", minimum=0.1, maximum=0.7, severity=severity),
+        Column(name="stops", dtype=pl.Int8(), meaning="stops", nullable=True, minimum=1),
+    )
+    direct = RowRule(
+        name="direct",
+        holds=lambda: (pl.col("stops") < 3) | (pl.col("share") < 0.5),
+        meaning="few stops where many share",
+        severity=rule_severity,
+    )
+    contract = Contract(columns=columns, rules=(direct,))
+    request = {"tailnum": tailnum, "share": share, "stops": stops}
+    row = pl.DataFrame([request], schema={**contract.schema, "share": pl.Float64()}, orient="row")
+    taken_out = check(cast_to_contract(row, contract, path="x"), contract).refused.height
+    try:
+        refuse_broken_rules(parse_requests([request], columns), contract.rules)
+        refused = 0
+    except InvalidRequest:
+        refused = 1
+    assert refused == taken_out
+
+
+def test_a_missing_field_is_refused_where_a_null_is_only_a_warning() -> None:
+    """As in a landed file: a null may pass with a warning, a file without the column is not what was declared."""
+    columns = (Column(name="x", dtype=pl.Int8(), meaning="x", severity="warning"),)
+    assert parse_requests([{"x": None}], columns)["x"].to_list() == [None]
+    with pytest.raises(InvalidRequest, match="x: is missing"):
+        parse_requests([{}], columns)
+    schema = request_schema(columns)
+    assert schema["required"] == ["x"]
+    assert schema["properties"]["x"]["type"] == ["integer", "null"]
 
 
 def test_the_schema_says_what_is_checked() -> None:
