@@ -32,7 +32,7 @@ def test_every_setting_is_named() -> None:
 
 def test_every_asset_is_in_the_picture_and_in_the_table() -> None:
     """The graph of the README is the graph of the definitions."""
-    assets = {key.path[-1] for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    assets = {key.path[-1] for key in defs().resolve_asset_graph().get_all_asset_keys()}
     picture = TEXT.split("```mermaid")[1].split("```")[0]
     drawn = set(re.findall(r"\b[a-z_]+\b", picture))
     tabled = set(
@@ -44,7 +44,7 @@ def test_every_asset_is_in_the_picture_and_in_the_table() -> None:
 
 def test_every_edge_of_the_picture_is_one_of_the_graph() -> None:
     """An arrow between two assets in the README is a dependency in Dagster, and the other way round."""
-    graph = defs.resolve_asset_graph()
+    graph = defs().resolve_asset_graph()
     picture = TEXT.split("```mermaid")[1].split("```")[0]
     assets = {key.path[-1] for key in graph.get_all_asset_keys()}
     drawn = set()

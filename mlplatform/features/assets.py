@@ -19,7 +19,14 @@ from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSIO
 from mlplatform.domain.domain import Domain
 from mlplatform.features import contract, pipeline
 from mlplatform.features.chain import run_chain
-from mlplatform.features.checks import contract_check, data_docs, evaluations, judge
+from mlplatform.features.checks import (
+    contract_check,
+    data_docs,
+    evaluations,
+    judge,
+    last_evaluations,
+    naming_materialisations,
+)
 from mlplatform.features.partitions import daily, trailing
 from mlplatform.features.publish import publish_snapshots
 from mlplatform.features.stage import Revision
@@ -73,16 +80,19 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
             selected=selected,
             only_due=only_due_tag in context.run.tags,
         )
+        judged: list[dg.AssetCheckEvaluation] = []
         for stage, outcome in chain:
             pages = {}
             if stage == "validated":
                 pages = judge(platform, domain, outcome)
-                for each in evaluations(domain, outcome, pages):
-                    context.log_event(each)
+                judged += evaluations(domain, outcome, pages)
             for day, revisions in outcome.revisions.items():
                 if day not in outcome.failed:
                     context.log_event(_materialisation(domain, stage, day, revisions, data_docs(pages)))
                     made.add((stage, day))
+            if stage == "validated":
+                for result in naming_materialisations(context.instance, domain, judged):
+                    context.log_event(result)
             for day, error in outcome.failed.items():
                 whole.failed.setdefault(day, error)
         if "feature_store" in selected:
@@ -90,6 +100,11 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
         if whole.failed:
             for event in _as_they_were(platform, domain, selected, set(days) - whole.failed.keys(), made):
                 context.log_event(event)
+        if "validated" in selected:
+            left = sorted(set(days) - {str(each.partition) for each in judged} - whole.failed.keys())
+            kept = last_evaluations(context.instance, domain, left)
+            for result in naming_materialisations(context.instance, domain, kept):
+                context.log_event(result)
         pipeline.raise_failures(whole)
         # What was made has been reported; a plain function would have to return an output for each stage.
         yield from ()

@@ -72,7 +72,7 @@ def test_every_setting_is_told_of() -> None:
 def test_every_asset_is_told_of() -> None:
     """Each kind of asset stands in the table of the first page."""
     first = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    kinds = {key.path[-1] for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    kinds = {key.path[-1] for key in defs().resolve_asset_graph().get_all_asset_keys()}
     assert [kind for kind in sorted(kinds) if f"`{kind}`" not in first] == []
 
 
@@ -80,6 +80,6 @@ def test_every_kind_of_sensor_is_told_of() -> None:
     """Each sensor is named as one of the patterns that the page on operation explains."""
     told = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
     patterns = [re.sub(r"<\w+>", r"\\w+", each) for each in re.findall(r"`((?:<\w+>_)+\w+)`", told)]
-    names = [each.name for each in defs.sensors or ()]
+    names = [each.name for each in defs().sensors or ()]
     assert [name for name in names if not any(re.fullmatch(pattern, name) for pattern in patterns)] == []
     assert names

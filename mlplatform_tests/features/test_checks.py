@@ -1,7 +1,7 @@
 """The contract as Dagster shows it: one result per day, also where a run takes many days."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from mlplatform.domain.column import RowRule
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
 from mlplatform.errors import DeclarationError
+from mlplatform.features.assets import only_due_tag
 from mlplatform.features.checks import contract_check, evaluations, last_evaluations, naming_materialisations
 from mlplatform.features.partitions import daily
 from mlplatform.features.pipeline import Fault, Outcome
@@ -31,9 +32,17 @@ DAYS = day_range("2024-01-01", "2024-01-04")
 CHECK = dg.AssetCheckKey(dg.AssetKey([DOMAIN.name, "validated"]), "contract")
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What one run said of every day, and what Dagster shows of them after it and after a second one."""
+
+    results: dict[str | None, dg.AssetCheckEvaluation]
+    shown: list[dict[str, list[str]]]
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str | None, dg.AssetCheckEvaluation]:
-    """By day, what one run over four of them says: a clean one, one with a bad row, a blocked one, a clean one."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    """Over four days: a clean one, one with a bad row, a blocked one, a clean one; then again over what is due."""
     platform = Platform(home=tmp_path_factory.mktemp("checks"))
     a_bad_row = (
         rows(date.fromisoformat(DAYS[1]), rows_per_day=30)
@@ -46,18 +55,39 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str | None, dg.Ass
     }
     land_orders(platform, DAYS, frames)
     job = platform_definitions({DOMAIN.name: DOMAIN}, platform).resolve_job_def("synthetic_features")
+    found: list[list[dg.AssetCheckEvaluation]] = []
+    shown = []
     with dg.DagsterInstance.ephemeral() as instance:
-        run = job.execute_in_process(
-            instance=instance,
-            run_config=quiet,
-            tags={range_start: DAYS[0], range_end: DAYS[-1]},
-            raise_on_error=False,
-        )
-        records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
-    events = [record.event_log_entry.dagster_event for record in records]
-    found = [event.asset_check_evaluation_data for event in events if event is not None]
-    assert {each.asset_check_key for each in found} == {CHECK}
-    return {each.partition: each for each in found}
+        for more in ({}, {only_due_tag: "true"}):
+            tags = {range_start: DAYS[0], range_end: DAYS[-1], **more}
+            run = job.execute_in_process(instance=instance, run_config=quiet, tags=tags, raise_on_error=False)
+            records = instance.get_records_for_run(
+                run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+            ).records
+            events = [record.event_log_entry.dagster_event for record in records]
+            found.append([event.asset_check_evaluation_data for event in events if event is not None])
+            shown.append(days_shown(instance))
+    assert {each.asset_check_key for each in found[0]} == {CHECK}
+    return Judged({each.partition: each for each in found[0]}, shown)
+
+
+def days_shown(instance: dg.DagsterInstance) -> dict[str, list[str]]:
+    """Days by the state of the check that Dagster shows for them."""
+    (state,) = instance.event_log_storage.get_asset_check_state([(CHECK, daily(DOMAIN))]).values()
+    return {status.value: list(each.subset_value.get_partition_keys()) for status, each in state.subsets.items()}
+
+
+@pytest.fixture(scope="module")
+def results(run: Judged) -> dict[str | None, dg.AssetCheckEvaluation]:
+    """By day, what the first run says."""
+    return run.results
+
+
+def test_dagster_shows_a_result_for_every_day_of_a_range(run: Judged) -> None:
+    """After the run, and after a second one that finds only the blocked day due."""
+    for shown in run.shown:
+        assert shown["SUCCEEDED"] == [DAYS[0], DAYS[3]]
+        assert shown["FAILED"] == DAYS[1:3]
 
 
 def test_every_day_has_its_own_result(results: dict[str | None, dg.AssetCheckEvaluation]) -> None:
@@ -126,10 +156,7 @@ def test_dagster_shows_the_newest_result_of_every_day() -> None:
         for number, (*_, passed, failed) in enumerate(runs):
             tags = {range_start: DAYS[0], range_end: DAYS[-1], "number": str(number)}
             job.execute_in_process(instance=instance, run_config=quiet, tags=tags)
-            (shown,) = instance.event_log_storage.get_asset_check_state([(CHECK, daily(DOMAIN))]).values()
-            days = {
-                status.value: list(each.subset_value.get_partition_keys()) for status, each in shown.subsets.items()
-            }
+            days = days_shown(instance)
             assert (days["SUCCEEDED"], days["FAILED"], days["SKIPPED"]) == (passed, failed, [never])
 
 
