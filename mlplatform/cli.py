@@ -7,7 +7,7 @@ import logging
 import sys
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -17,7 +17,10 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.domains.registered import registered_domain, registered_domains
 from mlplatform.errors import DataError, DeclarationError, MlplatformError
 from mlplatform.features.resources import platform_from_settings
-from mlplatform.settings import silence_telemetry
+from mlplatform.settings import settings, silence_telemetry
+
+if TYPE_CHECKING:
+    from mlplatform.registry.api_keys import ApiKeys
 
 app = typer.Typer(
     name="mlplatform",
@@ -250,6 +253,43 @@ def new(
     new_domain(name, sample, given, zone=zone, into=into, existing=registered_domains(), ask=ask, console=out)
 
 
+keys = typer.Typer(help="API keys: who may ask a service for predictions.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is, for people.")],
+    requests_per_minute: Annotated[
+        int | None, typer.Option(help="How often it may ask. Default: as often as the service can answer.", min=1)
+    ] = None,
+) -> None:
+    """Make a key and print it: the only time it is shown."""
+    key_id, token = _api_keys().create(name, requests_per_minute=requests_per_minute)
+    # The key alone on standard output, so that a script can take it.
+    print(token)
+    problems.print(f"key {key_id} of {name}; it cannot be shown again", highlight=False, markup=False, soft_wrap=True)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Every key there ever was, without its secret."""
+    for key in _api_keys().listed():
+        limit = "no limit" if key.requests_per_minute is None else f"{key.requests_per_minute} per minute"
+        until = "" if key.revoked is None else f"  revoked {key.revoked:%Y-%m-%d %H:%M}"
+        line = f"{key.id}  {key.name}  {limit}  since {key.created:%Y-%m-%d %H:%M}{until}"
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `mlplatform keys list` shows it.")],
+) -> None:
+    """End a key; a running service refuses it within a second."""
+    key = _api_keys().revoke(key_id)
+    out.print(f"key {key.id} of {key.name} is revoked", highlight=False, markup=False, soft_wrap=True)
+
+
 def app_main() -> None:
     """Run the command; a refusal of the platform is one line and exit code 1."""
     try:
@@ -275,6 +315,12 @@ def _model(name: str) -> tuple[Domain, ModelSpec]:
         raise DeclarationError(f"a model is written `domain/model`, such as flight_delay/late_arrival; not {name!r}")
     declared = registered_domain(domain)
     return declared, declared.model(model)
+
+
+def _api_keys() -> "ApiKeys":
+    from mlplatform.registry.api_keys import ApiKeys, keys_folder
+
+    return ApiKeys(keys_folder(settings().home))
 
 
 def _day(text: str | None) -> date | None:

@@ -9,6 +9,8 @@ from mlplatform.domains.registered import registered_domains
 from mlplatform.features.assets import feature_assets
 from mlplatform.features.resources import platform_from_settings
 from mlplatform.features.sensors import features_job_name, features_sensor
+from mlplatform.monitoring.assets import log_key, monitoring_assets
+from mlplatform.monitoring.sensors import pickup_job_name, prediction_log_sensor
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.assets import registry_assets
 from mlplatform.retraining.sensors import retraining_sensor, training_job_name
@@ -35,10 +37,19 @@ def build_definitions(domain: Domain) -> dg.Definitions:
         )
         for model in domain.models
     ]
+    pickup = dg.define_asset_job(
+        pickup_job_name(domain),
+        selection=dg.AssetSelection.assets(log_key(domain)),
+        description=f"What the gateways of this machine have logged of {domain.name}, into its table",
+    )
     return dg.Definitions(
-        assets=[feature_assets(domain), *models],
-        jobs=[pipeline, *trainings],
-        sensors=[features_sensor(domain), *(retraining_sensor(domain, model) for model in domain.models)],
+        assets=[feature_assets(domain), *models, *monitoring_assets(domain)],
+        jobs=[pipeline, *trainings, pickup],
+        sensors=[
+            features_sensor(domain),
+            *(retraining_sensor(domain, model) for model in domain.models),
+            prediction_log_sensor(domain),
+        ],
     )
 
 

@@ -11,6 +11,7 @@
     │   ├── IncompleteWindow        a trailing window lacks some of its days
     │   ├── ContractBroken          a blocking rule of a contract refused the partition
     │   ├── DomainCodeRaised        the domain's own function raised over a day
+    │   ├── SegmentUnreadable       a segment of the prediction log holds no answers
     │   └── CannotJudge             a check has too little to judge a domain by
     ├── ExpectationRaised           mend the contract or Great Expectations: it gave no verdict
     ├── NonDeterministicStage       mend the transformation: same inputs, other bytes
@@ -23,8 +24,16 @@
     │   ├── GoldenMismatch          the golden rows are scored differently here than in training
     │   └── BentoNotBuilt           BentoML could not build a Bento of the bundle
     ├── ScoreOutOfRange             a score that is no answer: fall back, and look at the model
+    ├── WorkerFailed                fall back: the model workers gave no score for a batch
+    │   ├── WorkerLost              none is there, or all that were asked broke off
+    │   ├── WorkerRefused           one said why it does not score the batch
+    │   └── MalformedFrame          what one said, or was to be told, is no frame
     ├── InvalidRequest              mend the request: every field at fault is named
     ├── MalformedBody               mend the request: it is not one JSON object
+    ├── UnknownApiKey               look the key's id up in the list
+    ├── KeysUnreadable              mend the file of the API keys, or its owner
+    ├── QueueFull                   ask again after `retry_after` seconds
+    ├── BatchLost                   answer from the fallback, and look at what processes batches
     └── Unavailable                 start or mend an outside part (a server, a store, a port)
 
 A class builds its own message from its arguments, and the message says what to do next.
@@ -111,6 +120,18 @@ class DomainCodeRaised(DataError):
         )
         self.what = what
         self.day = day
+
+
+class SegmentUnreadable(DataError):
+    """A segment of the prediction log cannot be read as one."""
+
+    def __init__(self, segment: str, reason: str) -> None:
+        super().__init__(
+            f"{segment}: {reason}. Look at what else writes to the folder of the prediction log; delete the segment "
+            "once nobody misses its answers"
+        )
+        self.segment = segment
+        self.reason = reason
 
 
 class CannotJudge(DataError):
@@ -214,6 +235,7 @@ class ScoreOutOfRange(MlplatformError):
         )
         self.model = model
         self.rows = tuple(rows)
+        self.reason = reason
 
 
 class GoldenMismatch(BundleError):
@@ -235,6 +257,34 @@ class BentoNotBuilt(BundleError):
         self.tag = tag
 
 
+class WorkerFailed(MlplatformError):
+    """The model workers gave no score for a batch; the breaker counts it as one failure."""
+
+
+class WorkerLost(WorkerFailed):
+    """No model worker is there, or each that was asked broke off."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}. The supervisor starts model workers again; its log says why they went")
+        self.reason = reason
+
+
+class WorkerRefused(WorkerFailed):
+    """A model worker said why it does not score a batch."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the model worker does not score this batch: {reason}")
+        self.reason = reason
+
+
+class MalformedFrame(WorkerFailed):
+    """What came over the socket between gateway and model worker, or was to be sent, is no frame."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"this is no frame: {reason}. The connection is closed; both ends must be of one installation")
+        self.reason = reason
+
+
 class InvalidRequest(MlplatformError):
     """A request breaks the contract; `fields` names each field and what is wrong with it."""
 
@@ -248,6 +298,42 @@ class MalformedBody(MlplatformError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the body is not what is expected: {reason}. Send one JSON object, each name once, in UTF-8")
+        self.reason = reason
+
+
+class UnknownApiKey(MlplatformError):
+    """There is no API key of that id."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"there is no key {key_id!r}. `mlplatform keys list` shows the ids; nothing was changed")
+        self.key_id = key_id
+
+
+class KeysUnreadable(MlplatformError):
+    """The file of the API keys is damaged, or belongs to somebody else."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"{path}: {reason}. It is written by `mlplatform keys` and readable by its owner only: use the same user, "
+            "or put a copy of the file back"
+        )
+        self.path = path
+
+
+class QueueFull(MlplatformError):
+    """More rows wait to be scored than may wait."""
+
+    def __init__(self, queued_rows: int, retry_after: float) -> None:
+        super().__init__(f"{queued_rows} rows wait to be scored already; ask again in {retry_after:.1f} s")
+        self.queued_rows = queued_rows
+        self.retry_after = retry_after
+
+
+class BatchLost(MlplatformError):
+    """A batch ended without an answer for each of its rows."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}, so none of the batch's rows has an answer. Answer from the fallback, or ask again")
         self.reason = reason
 
 

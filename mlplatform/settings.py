@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, cast
@@ -27,8 +27,11 @@ telemetry_off = {
 own_variables = (
     "MLPLATFORM_BUNDLE",
     "MLPLATFORM_CLOCK",
+    "MLPLATFORM_GATEWAY_WORKERS",
     "MLPLATFORM_HOME",
+    "MLPLATFORM_KEYS",
     "MLPLATFORM_LANDING",
+    "MLPLATFORM_RATE_LIMITS",
     "MLPLATFORM_TABLES",
 )
 """Every variable of ours that this module reads."""
@@ -59,6 +62,17 @@ class Settings:
     """`MLPLATFORM_LANDING`: where sources land that declare no place of their own, each in `<domain>/<source>`; a
     folder, or an address such as `s3://bucket/prefix`. Default: `landing` in the home folder."""
 
+    gateway_workers: int
+    """`MLPLATFORM_GATEWAY_WORKERS`: processes that answer HTTP. Default 2: one may die while the other answers."""
+
+    keys: Literal["auto", "off", "required"]
+    """`MLPLATFORM_KEYS`: `off` or `required`. Default `auto`: requests must bring an API key where the service listens
+    on an address that is not this machine's own. Behind a proxy on the same machine, say `required`."""
+
+    rate_limits: str = field(repr=False)
+    """`MLPLATFORM_RATE_LIMITS`: where the requests of each key are counted: `memory` (default; each gateway worker lets
+    its share pass), or `redis://[:password@]host:port[/db]` (`rediss://` with TLS), exact over workers and machines."""
+
     s3_endpoint: str | None
     """`AWS_ENDPOINT_URL`: an S3 other than Amazon's. It and the credentials (`AWS_ACCESS_KEY_ID`,
     `AWS_SECRET_ACCESS_KEY`, a profile, a role …) are read by the AWS libraries beneath us."""
@@ -84,6 +98,15 @@ def settings() -> Settings:
     clock = os.environ.get("MLPLATFORM_CLOCK") or "wall"
     if clock not in ("wall", "request"):
         raise DeclarationError(f"MLPLATFORM_CLOCK is {clock!r}. Set it to `wall` or `request`, or leave it unset")
+    keys = os.environ.get("MLPLATFORM_KEYS") or "auto"
+    if keys not in ("auto", "off", "required"):
+        raise DeclarationError(f"MLPLATFORM_KEYS is {keys!r}. Set it to `off` or `required`, or leave it unset")
+    rate_limits = os.environ.get("MLPLATFORM_RATE_LIMITS") or "memory"
+    if rate_limits != "memory" and not rate_limits.startswith(("redis://", "rediss://")):
+        # The value is not shown: it may hold a password.
+        raise DeclarationError(
+            "MLPLATFORM_RATE_LIMITS is no place to count in. Set it to `memory` or redis://host:port"
+        )
     bundle = os.environ.get("MLPLATFORM_BUNDLE")
     return Settings(
         home=home,
@@ -92,6 +115,9 @@ def settings() -> Settings:
         mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
         tables=_place("MLPLATFORM_TABLES", os.environ.get("MLPLATFORM_TABLES"), home),
         landings=_place("MLPLATFORM_LANDING", os.environ.get("MLPLATFORM_LANDING"), home / "landing"),
+        gateway_workers=_number("MLPLATFORM_GATEWAY_WORKERS", os.environ.get("MLPLATFORM_GATEWAY_WORKERS"), 2),
+        keys=cast(Literal["auto", "off", "required"], keys),
+        rate_limits=rate_limits,
         s3_endpoint=os.environ.get("AWS_ENDPOINT_URL") or None,
         s3_region=os.environ.get("AWS_REGION") or None,
     )
@@ -109,6 +135,14 @@ def database_url(variable: str) -> str:
     if not told:
         raise Unavailable(f"{variable} is not set. Set it to the URL of the database, as SQLAlchemy writes it")
     return told
+
+
+def _number(variable: str, told: str | None, default: int) -> int:
+    if not told:
+        return default
+    if not told.isascii() or not told.isdigit() or not 1 <= int(told) <= 64:
+        raise DeclarationError(f"{variable} is {told!r}. Set it to a whole number from 1 to 64, or leave it unset")
+    return int(told)
 
 
 def _place(variable: str, told: str | None, default: Path) -> str:

@@ -263,3 +263,17 @@ def test_doctor_ends_with_1_when_something_is_broken(tmp_path: Path) -> None:
     broken = command(tmp_path, "doctor")
     assert broken.code == 1
     assert "broken  mlflow: DatabaseError: file is not a database" in broken.text
+
+
+def test_an_api_key_is_made_shown_once_listed_and_revoked(tmp_path: Path) -> None:
+    """The key alone goes to standard output, for a script to take; the list never shows it again."""
+    made = installed_command(tmp_path, "keys", "create", "shop [front]", "--requests-per-minute", "60")
+    token = next(line for line in made.lines if line.startswith("mlp_"))
+    key_id = token.split("_")[1]
+    assert made.code == 0 and len(token) == 56
+    listed = installed_command(tmp_path, "keys", "list")
+    assert f"{key_id}  shop [front]  60 per minute" in listed.text and token[13:] not in listed.text
+    assert installed_command(tmp_path, "keys", "revoke", key_id).code == 0
+    assert "revoked" in installed_command(tmp_path, "keys", "list").text
+    refused = installed_command(tmp_path, "keys", "revoke", "00000000")
+    assert refused.code == 1 and "there is no key '00000000'" in refused.text

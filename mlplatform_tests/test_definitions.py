@@ -34,7 +34,8 @@ domains = pytest.mark.parametrize("domain", registered_domains().values(), ids=r
 def keys_of(domain: Domain) -> set[dg.AssetKey]:
     """The assets that a domain must have."""
     models = {dg.AssetKey([domain.name, model.name, name]) for model in domain.models for name in OF_A_MODEL}
-    return {dg.AssetKey([domain.name, stage]) for stage in stages} | models
+    stages_and_log = {dg.AssetKey([domain.name, stage]) for stage in (*stages, "prediction_log")}
+    return stages_and_log | models
 
 
 def specs() -> dict[dg.AssetKey, dg.AssetSpec]:
@@ -55,8 +56,9 @@ def test_every_asset_says_what_it_is(domain: Domain) -> None:
     """A description, the owners, the kinds and the version of its code, and the group of its domain or model."""
     for key in keys_of(domain):
         spec = specs()[key]
-        _, *between, _ = key.path
-        assert spec.group_name == "_".join([domain.name, *between]), key
+        _, *between, name = key.path
+        group = ["monitoring"] if name == "prediction_log" else between
+        assert spec.group_name == "_".join([domain.name, *group]), key
         assert len(spec.description or "") > 40, key
         assert tuple(spec.owners) == domain.owners and spec.owners, key
         assert spec.kinds, key
@@ -78,9 +80,11 @@ def test_days_and_recipes_are_the_partitions(domain: Domain) -> None:
 
 @domains
 def test_there_is_a_job_for_the_stages_and_one_for_each_model(domain: Domain) -> None:
-    """Each job takes exactly the assets of its group."""
+    """Each job takes exactly the assets of its group; a third one takes the prediction log."""
     job = defs().resolve_job_def(f"{domain.name}_features")
     assert job.asset_layer.selected_asset_keys == {dg.AssetKey([domain.name, stage]) for stage in stages}
+    job = defs().resolve_job_def(f"{domain.name}_prediction_log")
+    assert job.asset_layer.selected_asset_keys == {dg.AssetKey([domain.name, "prediction_log"])}
     for model in domain.models:
         job = defs().resolve_job_def(f"{domain.name}_{model.name}_training")
         assert job.asset_layer.selected_asset_keys == {
@@ -102,7 +106,9 @@ def test_the_checks_that_stop_a_run_are_there() -> None:
 
 def test_loading_the_code_location_imports_nothing_heavy() -> None:
     """Every run process does it anew."""
-    program = "import json, sys; from mlplatform.definitions import defs; defs(); print(json.dumps(sorted(sys.modules)))"
+    program = (
+        "import json, sys; from mlplatform.definitions import defs; defs(); print(json.dumps(sorted(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     imported = set(json.loads(done.stdout))
     assert "mlplatform.definitions" in imported

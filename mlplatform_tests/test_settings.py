@@ -52,3 +52,28 @@ def test_an_endpoint_without_tls_is_allowed_by_naming_it(monkeypatch: pytest.Mon
     assert settings().storage_options == {"aws_allow_http": "true"}
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://s3.example.org")
     assert settings().storage_options is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("MLPLATFORM_KEYS", "on"),
+        ("MLPLATFORM_RATE_LIMITS", "rdis://:hidden@cache"),
+        ("MLPLATFORM_RATE_LIMITS", "cache"),
+    ],
+)
+def test_a_slip_does_not_open_the_service(variable: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What access goes by is understood or refused; a password that stands in it is not shown."""
+    monkeypatch.setenv(variable, told)
+    with pytest.raises(DeclarationError, match=variable) as refused:
+        settings()
+    assert "hidden" not in str(refused.value)
+
+
+def test_access_is_told_by_two_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys by the address and limits in memory, where neither is set."""
+    assert (settings().keys, settings().rate_limits) == ("auto", "memory")
+    monkeypatch.setenv("MLPLATFORM_KEYS", "required")
+    monkeypatch.setenv("MLPLATFORM_RATE_LIMITS", "redis://:hidden@cache:6379/1")
+    assert (settings().keys, settings().rate_limits) == ("required", "redis://:hidden@cache:6379/1")
+    assert "hidden" not in repr(settings())

@@ -1,28 +1,120 @@
-"""The predictor: from one checked request to one answer that says where it comes from.
+"""The predictor: from a batch of checked requests to one answer for each, which says where it comes from.
 
-It looks the view values up as of the request's time, has the bundled code compute the features, and has the rows scored
-through a seam (`score`), behind which a model worker can stand. What it cannot do as declared it does visibly: without
-a readable store the features of the request alone, without the model the simple model, both `degraded`.
+It looks the view values up as of each request's time, has the bundled code compute the features, and has the rows
+scored by the model workers, behind a breaker. What it cannot do as declared it does visibly: without a readable store
+with the features of the request alone, without the model by the fallback chain; both are `degraded`.
 
-It refuses to mix versions: values of another view version than the pinned one are as good as none.
+A row never suffers for its neighbours: one that breaks a rule, or on which the domain's code raises, is answered or
+refused alone, and its answer is the one that it would get alone, to the bit. Values of another view version than the
+pinned one are as good as none.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
+import msgspec
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from mlplatform.errors import DeviceUnavailable, InvalidRequest, ScoreOutOfRange, Unavailable, ViewVersionMismatch
+from mlplatform.domain.column import Column
+from mlplatform.errors import InvalidRequest, ScoreOutOfRange, Unavailable, ViewVersionMismatch, WorkerFailed
 from mlplatform.features.online import OnlineStore
 from mlplatform.features.view import view_features
-from mlplatform.registry.bundle import Bundle, Scores
-from mlplatform.scoring.request import parse_requests, refuse_broken_rules
+from mlplatform.registry.bundle import Bundle
+from mlplatform.scoring.booster import Matrix, matrix
+from mlplatform.scoring.fallback import Answer, fall_back
+from mlplatform.scoring.postprocess import plain_answers
+from mlplatform.scoring.request import held_rules, read_request, request_frame
+from mlplatform.scoring.request_decoder import RequestDecoder
+from serving.circuit_breaker import CircuitBreaker
+from serving.json_body import decode_object
+from serving.worker_connections import ModelWorkers
 
 logger = logging.getLogger(__name__)
 
 instant = pl.Datetime("us", "UTC")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Scores = npt.NDArray[np.float64]
+
+
+class Ask(NamedTuple):
+    """One request, as far as it is understood before it waits for its batch."""
+
+    values: tuple[Any, ...]
+    """In the order of the declared request columns, as `request_frame` takes them."""
+
+    at: int
+    """The request's time, microseconds since 1970, UTC."""
+
+    body: bytes
+    """As it came."""
+
+    request_id: str
+    caller: str
+    """Id of the API key; empty where keys are off."""
+
+    canonical: bytes
+    """What the request is called in the cache."""
+
+    received: float
+    """Seconds on the clock of deadlines."""
+
+    deadline: float
+
+
+class Told(msgspec.Struct, frozen=True):
+    """The answer as a caller reads it."""
+
+    prediction: int | float | str | None
+    probability: float | None
+    confidence: float | None
+    needs_review: bool
+    source: str
+    degraded: bool
+    model_version: str
+    manifest: str
+    request_id: str
+
+
+@dataclass
+class Batch:
+    """A batch that has its answers, and all that is worth recording of how it came to them."""
+
+    asks: list[Ask]
+    answers: list[Answer]
+    features: Matrix
+    """(n, k) float32 of the rows; (0, k) where they could not be computed."""
+
+    scores: Scores | None
+    """(n,) or (n, classes) of the model; None where it did not answer."""
+
+    statuses: Mapping[str, list[str]]
+    """By view, the status of each row's value."""
+
+    revisions: Mapping[str, str]
+    """By view, what the store held."""
+
+    reason: str
+    """Why the model, or a view, did not contribute; empty where all is as declared."""
+
+    complete: bool
+    """Whether every view could be read."""
+
+    queue: float = 0.0
+    """Seconds that its oldest row waited; then those that went into features, the way to the worker, scoring."""
+
+    computing: float = 0.0
+    hop: float = 0.0
+    scoring: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    """By row, from request to answer."""
 
 
 class Predictor:
@@ -30,55 +122,64 @@ class Predictor:
 
     Parameters
     ----------
-    score : features, in the order of the matrix -> calibrated scores
-    now : the clock, aware UTC
+    workers : of that bundle
+    breaker, store_breaker : of the workers, of the online store
+    cached : canonical request -> the model's answer to it from an earlier time, for the fallback chain
+    now : the wall clock, aware UTC
     request_time : whether a request may bring its own `at` (`MLPLATFORM_CLOCK=request`)
+    clock : seconds; deadlines are read on it
     """
 
     def __init__(
         self,
         bundle: Bundle,
         store: OnlineStore,
+        workers: ModelWorkers,
         *,
-        score: Callable[[pl.DataFrame], Scores],
+        breaker: CircuitBreaker,
+        store_breaker: CircuitBreaker,
+        cached: Callable[[bytes], Answer | None],
         now: Callable[[], datetime],
         request_time: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._bundle = bundle
+        self.bundle = bundle
+        self.workers = workers
+        self.breaker = breaker
+        self._store_breaker = store_breaker
         self._store = store
-        self._score = score
+        self._cached = cached
         self._now = now
         self._request_time = request_time
+        self._clock = clock
+        self._columns: tuple[Column, ...] = bundle.domain.requests.columns
+        self._decode = RequestDecoder(self._columns)
         self._views = view_features(bundle.domain, bundle.model)
+        self._rules = held_rules(bundle.domain.requests.rules)
+        self._serving = bundle.model.serving
+        self._budget = bundle.manifest.objectives["p99_ms"] / 1000
+        self._encode = msgspec.json.Encoder().encode
         self._told: set[str] = set()
 
-    def answer(self, request: Mapping[str, Any], request_id: str) -> dict[str, Any]:
-        """The answer to one request.
+    @property
+    def budget(self) -> float:
+        """Seconds that a request may take, fallback included."""
+        return self._budget
+
+    def understand(self, body: bytes) -> tuple[tuple[Any, ...], int]:
+        """The values of a request and its time.
 
         Raises
         ------
+        MalformedBody
+            The body is no JSON object.
         InvalidRequest
             Fields break the contract; each is named.
         """
-        row = self._row(request)
-        view_values, complete = self._view_values(row)
-        features = self._bundle.features(row, view_values)
-        try:
-            source, answered = "model", self._bundle.answers(self._score(features))
-        except (DeviceUnavailable, ScoreOutOfRange) as error:
-            self._tell(str(error))
-            source, answered = "simple_model", self._bundle.answers(self._bundle.simple.predict(features))
-        return {
-            **answered.row(0, named=True),
-            "source": source,
-            "degraded": source != "model" or not complete,
-            "model_version": self._bundle.manifest.model_version,
-            "manifest": self._bundle.digest,
-            "request_id": request_id,
-        }
-
-    def _row(self, request: Mapping[str, Any]) -> pl.DataFrame:
-        fields = dict(request)
+        values = self._decode(body)
+        if values is not None:
+            return values, _micros(self._now())
+        fields = decode_object(body)
         wrong: dict[str, str] = {}
         at = self._now()
         if self._request_time and "at" in fields:
@@ -87,34 +188,232 @@ class Predictor:
             except InvalidRequest as error:
                 wrong |= error.fields
         try:
-            row = parse_requests([fields], self._bundle.domain.requests.columns)
+            values = read_request(fields, self._columns)
         except InvalidRequest as error:
             wrong |= error.fields
-        if wrong:
+        if wrong or values is None:
             raise InvalidRequest(wrong)
-        refuse_broken_rules(row, self._bundle.domain.requests.rules)
-        return row.with_columns(pl.lit(at).cast(instant).alias("at"))
+        return values, _micros(at)
 
-    def _view_values(self, row: pl.DataFrame) -> tuple[pl.DataFrame, bool]:
-        """Values of all views for one row, and whether every view could be read."""
-        parts, complete = [], True
-        for reference, declared in self._views.items():
-            entity = self._bundle.domain.view(reference)[1].entity
-            try:
-                check_view_version(self._bundle, self._store, reference)
-                parts.append(self._store.lookup(reference, row.select(entity), row["at"]).values)
-            except (Unavailable, ViewVersionMismatch) as error:
-                self._tell(str(error))
-                complete = False
-                schema = {feature.name: feature.dtype for feature in declared}
-                parts.append(pl.DataFrame({name: [None] for name in schema}, schema=schema))
-        return pl.concat(parts, how="horizontal") if parts else row.select([]), complete
+    async def predict(self, asks: list[Ask]) -> tuple[list[Batch], dict[int, InvalidRequest]]:
+        """Answers to all requests, and by position those that are refused.
 
-    def _tell(self, reason: str) -> None:
+        Returns
+        -------
+        batches : whose asks together are those that were not refused, each once and in order
+        refused : position in `asks` -> InvalidRequest
+        """
+        rows = self.frame([ask.values for ask in asks], [ask.at for ask in asks])
+        refused = self.broken(rows)
+        if not refused:
+            return await self.predict_rows(asks, rows), refused
+        kept = [position for position in range(len(asks)) if position not in refused]
+        return await self.predict_rows([asks[position] for position in kept], rows[kept]) if kept else [], refused
+
+    async def predict_rows(self, asks: list[Ask], rows: pl.DataFrame) -> list[Batch]:
+        """The same for requests that are a frame already, as `frame` gives it, and break no rule."""
+        started = self._clock()
+        try:
+            found = self._view_values(rows)
+            features = self.bundle.features(rows, found.values)
+        except Exception as error:  # noqa: BLE001 - a domain's code may raise anything, and every row gets its answer
+            if len(asks) == 1:
+                self.tell(f"features: {type(error).__name__} at {_line(error)}")
+                return [self.without_model(asks, "the features could not be computed", rows=rows)]
+            # By halves, until only the rows that it raises on go without the model.
+            half = len(asks) // 2
+            first = await self.predict_rows(asks[:half], rows[:half])
+            return [*first, *await self.predict_rows(asks[half:], rows[half:])]
+        numbers = matrix(features)
+        computed = self._clock()
+        scores, worker_took, reason = await self._scores(numbers, min(ask.deadline for ask in asks))
+        batch = Batch(
+            asks=asks,
+            answers=[],
+            features=numbers,
+            scores=scores,
+            statuses=found.statuses,
+            revisions=found.revisions,
+            reason=reason or found.reason,
+            complete=found.complete,
+            queue=started - min(ask.received for ask in asks),
+            computing=computed - started,
+            hop=max(0.0, self._clock() - computed - worker_took),
+            scoring=worker_took,
+        )
+        batch.answers = self._answers(batch, rows, features)
+        return [batch]
+
+    def repeated(self, ask: Ask, known: Answer) -> Batch:
+        """A batch of one whose answer was known."""
+        return Batch(
+            asks=[ask],
+            answers=[known],
+            features=np.empty((0, len(self.bundle.manifest.features)), dtype=np.float32),
+            scores=None,
+            statuses={},
+            revisions={},
+            reason="the same request was answered a moment ago",
+            complete=True,
+        )
+
+    def without_model(self, asks: list[Ask], reason: str, *, rows: pl.DataFrame | None = None) -> Batch:
+        """Answers of the fallback chain alone; for rows whose time is up, or whose features nobody could compute."""
+        rows = self.frame([ask.values for ask in asks], [ask.at for ask in asks]) if rows is None else rows
+        batch = Batch(
+            asks=asks,
+            answers=[],
+            features=np.empty((0, len(self.bundle.manifest.features)), dtype=np.float32),
+            scores=None,
+            statuses={},
+            revisions={},
+            reason=reason,
+            complete=False,
+            queue=self._clock() - min(ask.received for ask in asks),
+        )
+        self.tell(reason)
+        batch.answers = self._fall_back(rows, None, asks)
+        return batch
+
+    def encoded(self, batch: Batch) -> list[bytes]:
+        """The answers of a batch as JSON."""
+        version, digest = self.bundle.manifest.model_version, self.bundle.digest
+        encode, incomplete = self._encode, not batch.complete
+        return [
+            encode(Told(*answer, incomplete or answer.source != "model", version, digest, ask.request_id))
+            for ask, answer in zip(batch.asks, batch.answers, strict=True)
+        ]
+
+    def frame(self, values: list[tuple[Any, ...]], at: list[int]) -> pl.DataFrame:
+        """Parsed requests and their times as the domain's code reads them."""
+        times = pl.Series("at", at, dtype=pl.Int64).cast(instant)
+        return request_frame(values, self._columns).with_columns(times)
+
+    def time(self) -> int:
+        """The time of a request that comes now, as `Ask.at`."""
+        return _micros(self._now())
+
+    def revision(self) -> str:
+        """What the features are made from now, for the cache; empty where the store does not say."""
+        try:
+            return " ".join(f"{reference}@{self._store.revision(reference)}" for reference in self._views)
+        except Unavailable:
+            return ""
+
+    def tell(self, reason: str) -> None:
         """Log each reason once: at a thousand requests a second the log would be the next outage."""
-        if reason not in self._told:
+        if reason not in self._told and len(self._told) < 1000:
             self._told.add(reason)
             logger.warning("degraded: %s", reason)
+
+    def broken(self, rows: pl.DataFrame) -> dict[int, InvalidRequest]:
+        """By row, the refusal of requests that break a rule over several columns."""
+        if not self._rules:
+            return {}
+        kept = rows.select(rule.holds().alias(rule.name) for rule in self._rules)
+        if kept.select(pl.all_horizontal(pl.all().all(ignore_nulls=True))).item():
+            return {}
+        broken: dict[int, InvalidRequest] = {}
+        for position, holds in enumerate(kept.iter_rows()):
+            named = zip(self._rules, holds, strict=True)
+            faults = {rule.name: f"broken: {rule.meaning}" for rule, held in named if held is False}
+            if faults:
+                broken[position] = InvalidRequest(faults)
+        return broken
+
+    def _view_values(self, rows: pl.DataFrame) -> "_Found":
+        """Values of all views for some rows; nulls, and a reason, where a view cannot be read."""
+        parts, statuses, revisions, reason = [], {}, {}, ""
+        for reference, declared in self._views.items():
+            entity = self.bundle.domain.view(reference)[1].entity
+            permit = self._store_breaker.permit()
+            began = self._clock()
+            try:
+                if permit is None:
+                    raise Unavailable("the online store failed often; it is left alone for a while")
+                check_view_version(self.bundle, self._store, reference)
+                lookup = self._store.lookup(reference, rows.select(entity), rows["at"])
+                revisions[reference] = self._store.revision(reference) or ""
+                permit.succeeded(self._clock() - began)
+                parts.append(lookup.values)
+                statuses[reference] = lookup.statuses.to_list()
+            except (Unavailable, ViewVersionMismatch) as error:
+                if permit is not None:
+                    permit.failed(self._clock() - began)
+                reason = str(error)
+                self.tell(reason)
+                parts.append(pl.DataFrame(schema={each.name: each.dtype for each in declared}).clear(rows.height))
+                statuses[reference] = ["unavailable"] * rows.height
+        values = pl.concat(parts, how="horizontal") if parts else rows.select([])
+        return _Found(values, statuses, revisions, reason)
+
+    async def _scores(self, numbers: Matrix, deadline: float) -> tuple[Scores | None, float, str]:
+        """Calibrated scores, the seconds that the worker took, and where there are no scores, why."""
+        permit = self.breaker.permit()
+        if permit is None:
+            return None, 0.0, "the breaker is open: the model failed often"
+        began = self._clock()
+        try:
+            # A fifth of the budget is kept for the fallback chain, which takes far less.
+            scores, worker_took = await self.workers.score_timed(numbers, deadline=deadline - self._budget / 5)
+        except asyncio.CancelledError:
+            permit.cancelled()
+            raise
+        except (WorkerFailed, TimeoutError) as error:
+            permit.failed(self._clock() - began)
+            self.tell(f"the model did not answer: {error}")
+            slow = isinstance(error, TimeoutError)
+            return None, 0.0, "the model was too slow" if slow else "the model did not answer"
+        try:
+            plain_answers(self.bundle.model, scores)
+        except ScoreOutOfRange as error:
+            permit.failed(self._clock() - began)
+            self.tell(str(error))
+            return scores, worker_took, f"the model gave a score that is {error.reason}"
+        permit.succeeded(self._clock() - began)
+        return scores, worker_took, ""
+
+    def _answers(self, batch: Batch, rows: pl.DataFrame, features: pl.DataFrame) -> list[Answer]:
+        if batch.scores is None:
+            return self._fall_back(rows, features, batch.asks)
+        try:
+            told = plain_answers(self.bundle.model, batch.scores)
+        except ScoreOutOfRange as error:
+            wrong = sorted(set(error.rows))
+            right = [position for position in range(len(batch.asks)) if position not in set(wrong)]
+            fallen = self._fall_back(rows[wrong], features[wrong], [batch.asks[position] for position in wrong])
+            found = dict(zip(wrong, fallen, strict=True))
+            judged = zip(*plain_answers(self.bundle.model, batch.scores[right]), strict=True)
+            found |= {position: Answer(*each, "model") for position, each in zip(right, judged, strict=True)}
+            return [found[position] for position in range(len(batch.asks))]
+        return [Answer(*each, "model") for each in zip(*told, strict=True)]
+
+    def _fall_back(self, rows: pl.DataFrame, features: pl.DataFrame | None, asks: Sequence[Ask]) -> list[Answer]:
+        return fall_back(
+            self.bundle,
+            rows,
+            features,
+            lambda position: self._cached(asks[position].canonical),
+            deadline=max(min(ask.deadline for ask in asks), self._clock() + LEAST_SECONDS),
+            clock=self._clock,
+            tell=self.tell,
+            tiers=self._serving.tiers,
+        )
+
+
+LEAST_SECONDS = 0.005
+"""Time for the fallback chain of a row that waited past its deadline: it answers in well under a millisecond."""
+
+
+class _Found(NamedTuple):
+    values: pl.DataFrame
+    statuses: dict[str, list[str]]
+    revisions: dict[str, str]
+    reason: str
+
+    @property
+    def complete(self) -> bool:
+        return not self.reason
 
 
 def check_view_version(bundle: Bundle, store: OnlineStore, reference: str) -> None:
@@ -133,6 +432,17 @@ def check_view_version(bundle: Bundle, store: OnlineStore, reference: str) -> No
     trained = bundle.manifest.views[reference]
     if offered != trained:
         raise ViewVersionMismatch(reference, trained, offered)
+
+
+def _micros(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _line(error: BaseException) -> str:
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    return "?" if where is None else f"{where.tb_frame.f_code.co_filename.rpartition('/')[2]}:{where.tb_lineno}"
 
 
 def _instant(text: Any) -> datetime:

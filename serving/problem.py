@@ -11,6 +11,9 @@ from typing import Any
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Send
+
+CONTENT_TYPE = "application/problem+json"
 
 
 def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
@@ -22,14 +25,28 @@ def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = Non
     detail : what is wrong and what to do next
     more : further members, such as `errors`
     """
-    content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
-    return Response(
-        msgspec.json.encode(content), status, headers=dict(headers or {}), media_type="application/problem+json"
-    )
+    return Response(_content(status, detail, more), status, headers=dict(headers or {}), media_type=CONTENT_TYPE)
 
 
-def invalid_fields(fields: Mapping[str, str], *, headers: Mapping[str, str]) -> Response:
+async def send_problem(
+    send: Send, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
+) -> None:
+    """A refusal as the messages of ASGI, for where no Response is made. Parameters as in `problem`."""
+    content = _content(status, detail, more)
+    told = {"content-type": CONTENT_TYPE, "content-length": str(len(content)), **(headers or {})}
+    lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await send({"type": "http.response.body", "body": content})
+
+
+def _content(status: int, detail: str, more: Mapping[str, Any]) -> bytes:
+    title = HTTPStatus(status).phrase
+    return msgspec.json.encode({"type": "about:blank", "title": title, "status": status, "detail": detail, **more})
+
+
+async def send_invalid_fields(send: Send, fields: Mapping[str, str], *, headers: Mapping[str, str]) -> None:
     """422, naming each field and what is wrong with it."""
     # As plain `str`: a refusal may be of a class of its own, which msgspec does not encode.
     errors = [{"field": str(name), "reason": str(reason)} for name, reason in fields.items()]
-    return problem(422, "the request breaks its contract; each field at fault is named", headers=headers, errors=errors)
+    detail = "the request breaks its contract; each field at fault is named"
+    await send_problem(send, 422, detail, headers=headers, errors=errors)

@@ -1,17 +1,24 @@
 """Readiness: whether this process may be given traffic, and if not, why, in words.
 
-Being alive is not being ready: the golden rows are scored again, from request to score, on the declared device, and the
-store must hold the view versions that the model was trained on.
+Being alive is not being ready: a model worker must be reached and score golden rows as in evaluation, and the store
+must hold the view versions that the model was trained on.
 """
 
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 
-from mlplatform.errors import MlplatformError
+import numpy as np
+
+from mlplatform.errors import GoldenMismatch, MlplatformError
 from mlplatform.features.online import OnlineStore
 from mlplatform.registry.bundle import Bundle
-from serving.predictor import check_view_version
+from mlplatform.scoring.booster import Matrix, Scores, matrix
+from serving.predictor import Predictor, check_view_version
+from serving.roster import Roster
+
+SECONDS = 2.0
+"""Time for the golden rows; a load balancer asks again."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +35,46 @@ class Check:
         return not self.reason
 
 
-def readiness(bundle: Bundle, store: OnlineStore) -> list[Check]:
+async def readiness(predictor: Predictor, store: OnlineStore, roster: Roster | None) -> list[Check]:
     """Every check, also after one has failed: a person wants the whole list at once."""
-    checks = [_check("device", lambda: bundle.booster)]
+    checks = [Check("model workers", _workers(predictor, roster))]
     if checks[0].holds:
-        checks.append(_check("golden rows", bundle.check_golden))
-    for reference in bundle.manifest.views:
-        checks.append(_check(f"view {reference}", partial(check_view_version, bundle, store, reference)))
+        checks.append(Check("golden rows", await _golden(predictor)))
+    for reference in predictor.bundle.manifest.views:
+        checks.append(Check(f"view {reference}", _view(predictor.bundle, store, reference)))
     return checks
 
 
-def _check(name: str, attempt: Callable[[], object]) -> Check:
+def _workers(predictor: Predictor, roster: Roster | None) -> str:
+    if predictor.workers.connected:
+        return ""
+    refusal = roster.refused.get(predictor.bundle.digest, "") if roster else ""
+    return refusal or "no model worker is reached; the supervisor's log says why"
+
+
+async def _golden(predictor: Predictor) -> str:
+    """Have a worker score the golden rows: the way that every request goes."""
+    bundle = predictor.bundle
+    numbers, expected = _golden_rows(bundle)
     try:
-        attempt()
+        scores = await predictor.workers.score(numbers, deadline=time.monotonic() + SECONDS)
+    except (MlplatformError, TimeoutError) as error:
+        return str(error) or f"the golden rows were not scored within {SECONDS:g} s"
+    differing = int((scores.reshape(len(scores), -1).view(np.uint64) != expected.view(np.uint64)).any(axis=1).sum())
+    if differing:
+        return str(GoldenMismatch(bundle.manifest.model, bundle.manifest.short_digest, differing, len(expected)))
+    return ""
+
+
+@lru_cache(maxsize=4)
+def _golden_rows(bundle: Bundle) -> tuple[Matrix, Scores]:
+    features, expected = bundle.golden()
+    return matrix(features), expected
+
+
+def _view(bundle: Bundle, store: OnlineStore, reference: str) -> str:
+    try:
+        check_view_version(bundle, store, reference)
     except MlplatformError as error:
-        return Check(name, str(error))
-    return Check(name, "")
+        return str(error)
+    return ""

@@ -1,19 +1,24 @@
 """The Bento's service: BentoML wiring, and nothing else.
 
-`bentoml serve TAG` starts this. BentoML brings the process, the sockets and the image; every request is answered by our
-own application, put in front as a middleware, since BentoML's layers cost ten times the request (metrics and traces are
-therefore off, and its index page, which loads outside scripts, is never reached).
+`bentoml serve TAG` starts this. BentoML brings the process, the socket and the image. As soon as its worker process is
+up, the process turns into our supervisor, with the same id and the same socket: BentoML's layers cost ten times the
+request, and in a container it does not start a worker again that has died.
 """
 
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import bentoml
 from bentoml._internal.utils.analytics import usage_stats
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.applications import Starlette
 
+from mlplatform.errors import Unavailable
+from mlplatform.registry.pointer import pointer_path
 from mlplatform.settings import Settings, settings, silence_telemetry
-from serving.app import build_app
 
 silence_telemetry()
 # `bentoml serve` has asked before it imports us, and remembers the answer; without this it would report the start.
@@ -35,19 +40,49 @@ def served_settings() -> Settings:
     return told
 
 
-application = build_app(settings().bundle or SOURCE / "bundle", served_settings())
+def supervisor_command(arguments: list[str], told: Settings) -> list[str]:
+    """The command that this process turns into.
+
+    Parameters
+    ----------
+    arguments : of BentoML's worker process; they name its listening socket
+
+    Raises
+    ------
+    Unavailable
+        BentoML is to do what the supervisor does not.
+    """
+    if "--ssl-certfile" in arguments:
+        raise Unavailable("TLS ends before this service: put a proxy or a load balancer in front, without --ssl-…")
+    bundle = told.bundle or SOURCE / "bundle"
+    command = [sys.executable, "-m", "serving.supervisor"]
+    command += ["--listening", arguments[arguments.index("--fd") + 1], "--bundle", str(bundle)]
+    command += ["--bundles", str(told.home / "bundles"), "--gateways", str(told.gateway_workers)]
+    # A bundle that was named by hand is what is served.
+    return command if told.bundle else [*command, "--pointer", str(pointer_path(told.home, _model(bundle)))]
 
 
-class Front:
-    """Hands every HTTP request to our application; the start and end of the process stay BentoML's."""
+def _model(bundle: Path) -> str:
+    """`domain/model` of a bundle; what is wrong with the bundle is told by those who load it."""
+    import yaml
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._behind = app
+    try:
+        return str(yaml.safe_load((bundle / "manifest.yaml").read_text())["model"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return "unknown"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or the lifespan of the process."""
-        answering = application if scope["type"] == "http" else self._behind
-        await answering(scope, receive, send)
+
+@asynccontextmanager
+async def become_supervisor(_app: Starlette) -> AsyncIterator[None]:
+    """Runs in BentoML's worker process only, when it is about to take requests; it does not return."""
+    told = served_settings()
+    command = supervisor_command(sys.argv, told)
+    environment = {**os.environ, "MLPLATFORM_HOME": str(told.home)}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SOURCE), environment.get("PYTHONPATH", "")]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(command[0], command, environment)
+    yield  # type: ignore[unreachable]  # a lifespan is a generator
 
 
 class Prediction:
@@ -61,6 +96,5 @@ service = bentoml.service(
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
 )(Prediction)
-# Mounted too, because BentoML runs the lifespan of what is mounted: that is where the bundle is loaded.
-service.mount_asgi_app(application, path="/")
-service.add_asgi_middleware(Front)
+# Mounted, because BentoML runs the lifespan of what is mounted.
+service.mount_asgi_app(Starlette(lifespan=become_supervisor), path="/")

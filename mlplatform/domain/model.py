@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import polars as pl
 
+from mlplatform.domain.serving import BreakerSettings
+
 Task = Literal["binary", "multiclass", "regression"]
 Device = Literal["cpu", "cuda"]
 Direction = Literal["lower", "higher"]
@@ -153,6 +155,33 @@ class Objectives:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Serving:
+    """How a service of this model behaves; a change is another feature code, hence another manifest."""
+
+    max_batch_rows: int = 128
+    """Rows scored together. Beyond some hundred a row gets little cheaper, and waits for more others."""
+
+    max_queued_rows: int = 4_096
+    """Rows that may wait; more are refused with 429. At the usual speeds that is a few deadlines' worth."""
+
+    breaker: BreakerSettings = BreakerSettings()
+    store_breaker: BreakerSettings = BreakerSettings()
+
+    cache_for: timedelta = timedelta(0)
+    """How long the answer to the same request with the same feature revision is given again. Zero: never, since a
+    feature may read the request's own time."""
+
+    cached_fallback_for: timedelta = timedelta(hours=1)
+    """Age up to which an earlier answer to the same request is the first tier of the fallback chain."""
+
+    cached_entries: int = 10_000
+    """Answers kept in each gateway worker, some 500 bytes each. Zero: none."""
+
+    tiers: tuple[str, ...] = ("cached", "simple_model", "rules", "low_confidence")
+    """The fallback chain; what it lacks is not asked. A low-confidence answer is always its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """One model of a domain."""
 
@@ -174,6 +203,7 @@ class ModelSpec:
     simple_features: tuple[str, ...]
     """Features of the simple model (logistic or linear regression) that answers when the booster cannot."""
 
+    serving: Serving = Serving()
     rules: Callable[[Mapping[str, Any]], float | None]
     """The domain's rule of thumb: one request -> probability (binary), class index (multiclass) or value
     (regression), or None where the rules know nothing either. Never raises."""

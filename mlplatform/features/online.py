@@ -41,6 +41,10 @@ class OnlineStore(Protocol):
         """Version of the view (`owner/view`) that the store holds; None: it holds none."""
         ...
 
+    def revision(self, view: str) -> str | None:
+        """Names what the store holds of the view now; another one after each publication. None: it holds nothing."""
+        ...
+
     def lookup(self, view: str, keys: pl.DataFrame, at: pl.Series) -> Lookup:
         """Values of each key as they can be served at its instant."""
         ...
@@ -49,6 +53,7 @@ class OnlineStore(Protocol):
 @dataclass(frozen=True)
 class _Snapshot:
     stamp: tuple[int, int]
+    file: str
     version: str
     ttl: timedelta
     features: tuple[str, ...]
@@ -73,6 +78,12 @@ class SnapshotStore:
         if not self._pointer(view).exists():
             return None
         return self._snapshot(view).version
+
+    def revision(self, view: str) -> str | None:
+        """Name of the Arrow file that is read; None where there is no snapshot."""
+        if not self._pointer(view).exists():
+            return None
+        return self._snapshot(view).file
 
     def lookup(self, view: str, keys: pl.DataFrame, at: pl.Series) -> Lookup:
         """Values of each key.
@@ -174,6 +185,7 @@ def _snapshot_of(stamp: tuple[int, int], described: Mapping[str, Any], rows: pl.
         position[key] = index
     return _Snapshot(
         stamp=stamp,
+        file=described["file"],
         version=described["version"],
         ttl=timedelta(seconds=described["ttl_seconds"]),
         features=tuple(name for name in rows.columns if name not in (*keys, "event_time", "available_at")),

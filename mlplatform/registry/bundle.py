@@ -117,6 +117,13 @@ class Bundle:
         """Scores as `prediction`, `probability`, `confidence`, `needs_review`."""
         return answers(self.model, scores)
 
+    def golden(self) -> tuple[pl.DataFrame, Scores]:
+        """The golden rows: their features, computed anew, and the (n, outputs) scores of the trained model."""
+        rows = pl.read_ipc(self.folder / GOLDEN_ROWS)
+        expected = np.ascontiguousarray(pl.read_ipc(self.folder / GOLDEN_SCORES).to_numpy())
+        view_values = rows.select(view_feature_names(self.domain, self.model))
+        return self.features(rows.drop(view_values.columns), view_values), expected
+
     def check_golden(self) -> None:
         """Score the golden rows again, from request to score, and compare to the bit.
 
@@ -125,10 +132,8 @@ class Bundle:
         GoldenMismatch
             A score differs; the same lock file and device class were promised to give the same.
         """
-        rows = pl.read_ipc(self.folder / GOLDEN_ROWS)
-        expected = pl.read_ipc(self.folder / GOLDEN_SCORES).to_numpy()
-        view_values = rows.select(view_feature_names(self.domain, self.model))
-        scores = self.scores(self.features(rows.drop(view_values.columns), view_values))
+        features, expected = self.golden()
+        scores = self.scores(features)
         again = scores.reshape(len(scores), -1)
         same = (again.shape == expected.shape) and (
             again.view(np.uint64) == np.ascontiguousarray(expected).view(np.uint64)

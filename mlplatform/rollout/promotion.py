@@ -10,6 +10,7 @@ from mlplatform.errors import DataError, PromotionRefused
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import bundle_of, load_candidate
 from mlplatform.registry.ledger import Entry, Ledger
+from mlplatform.registry.pointer import write_pointer
 from mlplatform.rollout.judge import load_decision
 
 
@@ -17,7 +18,7 @@ def promote(platform: Platform, domain: Domain, model: ModelSpec, recipe: str, *
     """Make the candidate of a recipe the champion.
 
     There are no rollout steps yet: a model that passes becomes champion at once. Asked again for the champion of now,
-    it changes nothing and returns the entry that made it so.
+    it changes nothing and returns the entry that made it so. Services that run follow within a second.
 
     Raises
     ------
@@ -40,6 +41,8 @@ def promote(platform: Platform, domain: Domain, model: ModelSpec, recipe: str, *
     except DataError as error:
         raise PromotionRefused(name, recipe, [str(error).rstrip(".")]) from error
     if champion == candidate:
+        # Whoever was killed between the two is made good for here.
+        write_pointer(platform.home, name, candidate)
         return moves[-1]
     reasons = []
     if decision.outcome != "pass":
@@ -51,7 +54,7 @@ def promote(platform: Platform, domain: Domain, model: ModelSpec, recipe: str, *
     if reasons:
         raise PromotionRefused(name, recipe, reasons)
     bundle_of(platform, candidate).check_golden()
-    return ledger.append(
+    entry = ledger.append(
         name,
         action="promote",
         alias="champion",
@@ -61,3 +64,5 @@ def promote(platform: Platform, domain: Domain, model: ModelSpec, recipe: str, *
         evidence={"recipe": recipe, "decided_at": decision.decided_at.isoformat(), "rules": len(decision.rules)},
         after=len(events),
     )
+    write_pointer(platform.home, name, candidate)
+    return entry

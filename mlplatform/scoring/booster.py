@@ -8,8 +8,10 @@ warning.
 from __future__ import annotations
 
 import ctypes
+import json
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,8 +46,29 @@ def matrix(features: pl.DataFrame) -> Matrix:
     """
     filled = np.empty((features.height, features.width), dtype=np.float32)
     for position, column in enumerate(features.iter_columns()):
-        filled[:, position] = column.cast(pl.Float32).fill_null(float("nan")).to_numpy()
+        filled[:, position] = _numbers(column)
     return filled
+
+
+def _numbers(column: pl.Series) -> npt.NDArray[Any]:
+    """The values, a null as NaN, in a dtype that numpy rounds to float32 as Polars does: once, to the nearest."""
+    # Polars' own cast and fill take 45 µs a column, whatever its length; this takes 1 to 3.
+    if column.null_count() and column.dtype not in _EXACT_AS_FLOAT64:
+        return column.cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    return column.to_numpy()
+
+
+_EXACT_AS_FLOAT64 = (
+    pl.Float32(),
+    pl.Float64(),
+    pl.Int8(),
+    pl.Int16(),
+    pl.Int32(),
+    pl.UInt8(),
+    pl.UInt16(),
+    pl.UInt32(),
+)
+"""Numbers that float64 holds, which is what Polars gives numpy where there are nulls."""
 
 
 def check_device(device: Device) -> None:
@@ -114,6 +137,84 @@ def raw_scores(booster: xgb.Booster, features_matrix: Matrix) -> Scores:
         one = np.asarray(booster.inplace_predict(np.zeros((1, width), dtype=np.float32)))
         return np.empty((0, *one.shape[1:]), dtype=np.float64)
     return np.asarray(booster.inplace_predict(features_matrix), dtype=np.float64)
+
+
+class PreparedBooster:
+    """A booster on the CPU that scores small batches at the least cost, to the same bits as `raw_scores`.
+
+    `inplace_predict` spends more on its arguments than on the trees: 160 µs for one row of 30 features and 300 trees,
+    against 33 µs here, where the configuration and the matrix that XGBoost reads through are made once. It goes
+    through XGBoost's C function by way of the package's private handle, for which its version is pinned. For one
+    thread at a time.
+
+    Parameters
+    ----------
+    booster : as `load_booster` gives it, for the device `cpu`; never changed again
+    """
+
+    def __init__(self, booster: xgb.Booster) -> None:
+        from xgboost.core import _LIB, _check_call, _ProxyDMatrix
+
+        self.columns = booster.num_features()
+        self._booster = booster
+        self._check = _check_call
+        self._call = _LIB.XGBoosterPredictFromDense
+        # A proxy handed in again and again saves the making of one for each call, which is half of it.
+        self._proxy = _ProxyDMatrix()
+        self._shape = ctypes.POINTER(ctypes.c_uint64)()
+        self._dimensions = ctypes.c_uint64()
+        self._scores = ctypes.POINTER(ctypes.c_float)()
+        self._out = tuple(ctypes.byref(each) for each in (self._shape, self._dimensions, self._scores))
+        self._configuration = json.dumps(
+            {
+                "type": 0,
+                "training": False,
+                "iteration_begin": 0,
+                "iteration_end": 0,
+                "missing": float("nan"),
+                "strict_shape": False,
+                "cache_id": 0,
+            }
+        ).encode()
+        one = self._predict(np.zeros((1, self.columns), dtype=np.float32))
+        self.outputs = one.shape[1] if one.ndim == 2 else 1
+
+    def raw_scores(self, features_matrix: Matrix) -> Scores:
+        """What the booster itself says, before calibration.
+
+        Parameters
+        ----------
+        features_matrix : (n, k) float32
+            In the order of the model's feature names; NaN is missing.
+
+        Returns
+        -------
+        (n,) float64, or (n, classes), as the function `raw_scores`
+
+        Raises
+        ------
+        ValueError
+            The matrix has another number of columns than the model.
+        xgboost.core.XGBoostError
+            XGBoost itself gives up.
+        """
+        given = np.ascontiguousarray(features_matrix, dtype=np.float32)
+        if given.ndim != 2 or given.shape[1] != self.columns:
+            raise ValueError(f"a matrix of shape {given.shape} was given to a model of {self.columns} features")
+        if not len(given):
+            return np.empty((0,) if self.outputs == 1 else (0, self.outputs), dtype=np.float64)
+        return self._predict(given)
+
+    def _predict(self, given: Matrix) -> Scores:
+        where = b'{"data":[%d,true],"shape":[%d,%d],"strides":null,"typestr":"<f4","version":3}' % (
+            given.__array_interface__["data"][0],
+            *given.shape,
+        )
+        self._check(self._call(self._booster.handle, where, self._configuration, self._proxy.handle, *self._out))
+        shape = [self._shape[axis] for axis in range(self._dimensions.value)]
+        # XGBoost keeps the scores in memory of its own until the next call.
+        scores = np.frombuffer(ctypes.string_at(self._scores, 4 * math.prod(shape)), dtype=np.float32)
+        return scores.reshape(shape).astype(np.float64)
 
 
 def _cards() -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """The booster: the matrix, the device, and scores that do not depend on the batch."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplatform.errors import BundleCorrupt, DeviceUnavailable
-from mlplatform.scoring.booster import check_device, load_booster, matrix, raw_scores
+from mlplatform.scoring.booster import PreparedBooster, check_device, load_booster, matrix, raw_scores
 
 generator = np.random.default_rng(7)
 x = generator.normal(size=(600, 6)).astype(np.float32)
@@ -118,3 +119,38 @@ class FakeDriver:
     def cuDeviceGetCount(self, count: object) -> int:
         count._obj.value = self.cards  # type: ignore[attr-defined]
         return 0
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"objective": "binary:logistic"},
+        {"objective": "multi:softprob", "num_class": 3},
+        {"objective": "reg:squarederror"},
+    ],
+    ids=lambda told: str(told["objective"]),
+)
+def test_prepared_scores_are_the_same_bits(told: dict[str, Any], tmp_path: Path) -> None:
+    """The quick way through XGBoost's C function says what its own Python says, for batches of every size in turn."""
+    labels = np.arange(600) % 3 if "num_class" in told else y
+    xgb.train({**told, "nthread": 1}, xgb.QuantileDMatrix(x, labels, nthread=1), 20).save_model(tmp_path / "m.ubj")
+    booster = load_booster(tmp_path / "m.ubj", device="cpu", threads=1)
+    prepared = PreparedBooster(booster)
+    assert (prepared.columns, prepared.outputs) == (6, 3 if "num_class" in told else 1)
+    sizes = [*range(1, 301), 1, 300, 2]
+    kept = [(size, prepared.raw_scores(x[size : 2 * size].copy())) for size in sizes]
+    for size, scores in kept:
+        expected = raw_scores(booster, x[size : 2 * size].copy())
+        assert scores.dtype == np.float64
+        np.testing.assert_array_equal(scores.view(np.uint64), expected.view(np.uint64), strict=True)
+
+
+def test_prepared_takes_any_layout_and_refuses_another_width(path: Path) -> None:
+    """Rows that do not lie together are put together; a wrong width would read memory that is not the matrix's."""
+    booster = load_booster(path, device="cpu", threads=1)
+    prepared = PreparedBooster(booster)
+    np.testing.assert_array_equal(prepared.raw_scores(x[::7]), raw_scores(booster, x[::7].copy()))
+    assert prepared.raw_scores(x[:0]).shape == (0,)
+    for wrong in (x[:3, :5].copy(), x[0]):
+        with pytest.raises(ValueError, match="6 features"):
+            prepared.raw_scores(wrong)

@@ -1,0 +1,1 @@
+"""What the models answered, and what becomes of it: the prediction log."""

@@ -1,0 +1,205 @@
+"""The pick-up: from the segments of the prediction log to its Delta table, each exactly once.
+
+The table `prediction_log` of a domain has one row per answer, in partitions by the UTC day on which the request came.
+What could not be written stands in `prediction_log_gaps`: one row per segment that counts dropped rows. So the rows of
+the one plus the rows of the other are the answers given.
+
+Invariants:
+
+* The name of a segment is an application id of the Delta transaction that appends it, for the table keeps those with
+  the rows, all or nothing. A segment that the table knows is not appended again.
+* A segment is deleted only after both tables know it. So a pick-up may be killed at any line and run again.
+* Of two pick-ups on one machine one waits; of two on one table one loses the commit, looks again and finds it done.
+
+Several segments make one commit: a commit costs some 20 ms and a file, and small files are what makes a table slow. It
+refuses to guess: a segment that cannot be read is set aside in `unreadable/`, with the reason, and counted.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError
+
+from mlplatform.domain.domain import Domain
+from mlplatform.errors import SegmentUnreadable, Unavailable
+from mlplatform.monitoring.prediction_log import decode, finished, frame, read, schema
+from mlplatform.provenance.files import alone
+from mlplatform.provenance.platform import Platform
+
+logger = logging.getLogger(__name__)
+
+bytes_at_once = 64 << 20
+"""Of segments in one commit: some 160,000 answers, which take ten times as much memory as rows."""
+
+_gaps_schema: Mapping[str, pl.DataType] = {"segment": pl.String(), "day": pl.Date(), "rows": pl.Int64()}
+_attempts = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picked:
+    """What one pick-up has done."""
+
+    segments: int = 0
+    rows: int = 0
+    dropped: int = 0
+    """Answers that the gateways counted and could not write."""
+
+    unreadable: int = 0
+    days: Mapping[str, int] = field(default_factory=dict)
+    """ISO day -> rows appended."""
+
+
+@dataclass(frozen=True)
+class _Segment:
+    path: Path
+    rows: pl.DataFrame
+    dropped: int
+
+
+def log_folder(platform: Platform, domain: Domain) -> Path:
+    """Where the gateways of this machine write the segments of a domain."""
+    return platform.home / "prediction_log" / domain.name
+
+
+def log_table(platform: Platform, domain: Domain) -> str:
+    """Address of the table `prediction_log`."""
+    return f"{platform.tables}/{domain.name}/prediction_log"
+
+
+def gaps_table(platform: Platform, domain: Domain) -> str:
+    """Address of the table of what could not be logged."""
+    return f"{platform.tables}/{domain.name}/prediction_log_gaps"
+
+
+def pick_up(platform: Platform, domain: Domain) -> Picked:
+    """Append every finished segment of a domain to its tables, and delete it.
+
+    Raises
+    ------
+    Unavailable
+        Other writers of the table were faster every time. Nothing is lost: the segments stay.
+    OSError
+        The table or the folder cannot be written. The same.
+    """
+    folder = log_folder(platform, domain)
+    if not folder.is_dir():
+        return Picked()
+    rows, dropped, unreadable, segments = 0, 0, 0, 0
+    days: Counter[str] = Counter()
+    with alone(folder / ".pickup.lock"):
+        for paths in _groups(finished(folder)):
+            readable = []
+            for path in paths:
+                try:
+                    readable.append(_read(path))
+                except SegmentUnreadable as error:
+                    _set_aside(path, error)
+                    unreadable += 1
+            fresh = append(platform, domain, readable)
+            for segment in readable:
+                segment.path.unlink()
+            segments += len(fresh)
+            for segment in fresh:
+                rows += segment.rows.height
+                dropped += segment.dropped
+                for day, count in segment.rows.group_by("day").len().iter_rows():
+                    days[day.isoformat()] += count
+    return Picked(segments=segments, rows=rows, dropped=dropped, unreadable=unreadable, days=dict(sorted(days.items())))
+
+
+def append(platform: Platform, domain: Domain, segments: Sequence[_Segment]) -> list[_Segment]:
+    """Append what the tables do not know; returns the segments whose answers were appended now."""
+    gaps = [
+        _Segment(each.path, pl.DataFrame([_gap(each)], schema=_gaps_schema, orient="row"), each.dropped)
+        for each in segments
+        if each.dropped
+    ]
+    options = dict(platform.storage_options) if platform.storage_options else None
+    # The gaps first: the rows are what is looked at to tell what is new.
+    _append_unknown(gaps_table(platform, domain), gaps, _gaps_schema, [], options)
+    day = {"day": pl.Date()}
+    return _append_unknown(log_table(platform, domain), segments, {**schema, **day}, ["day"], options)
+
+
+def _append_unknown(
+    uri: str,
+    segments: Sequence[_Segment],
+    columns: Mapping[str, pl.DataType],
+    partition_by: list[str],
+    options: dict[str, str] | None,
+) -> list[_Segment]:
+    """One commit with the segments that the table does not know."""
+    if not segments:
+        return []
+    lost: CommitFailedError | None = None
+    for _ in range(_attempts):
+        # One handle for the look and the commit: deltalake compares with the state of the handle, so that whoever has
+        # committed one of these segments since makes the commit fail.
+        table = DeltaTable.create(
+            uri,
+            Schema.from_arrow(pl.Schema(columns)),
+            mode="ignore",
+            partition_by=partition_by,
+            configuration={"delta.appendOnly": "true", "delta.setTransactionRetentionDuration": "interval 30 days"},
+            storage_options=options,
+        )
+        unknown = [each for each in segments if table.transaction_version(each.path.stem) is None]
+        if not unknown:
+            return []
+        try:
+            write_deltalake(
+                table,
+                pl.concat([each.rows for each in unknown]),
+                mode="append",
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(each.path.stem, 1) for each in unknown]
+                ),
+            )
+        except CommitFailedError as error:
+            lost = error
+            continue
+        return unknown
+    raise Unavailable(f"{uri}: other writers were faster {_attempts} times running; pick up again") from lost
+
+
+def _groups(paths: Sequence[Path]) -> list[list[Path]]:
+    """Segments of one commit, in their order."""
+    groups: list[list[Path]] = []
+    left = 0
+    for path in paths:
+        size = path.stat().st_size
+        if size > left or not groups:
+            groups.append([])
+            left = bytes_at_once
+        groups[-1].append(path)
+        left -= size
+    return groups
+
+
+def _read(path: Path) -> _Segment:
+    contents = read(path)
+    try:
+        rows = frame([decode(payload) for payload in contents.payloads])
+    except (msgspec.DecodeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise SegmentUnreadable(path.name, f"its payloads are no answers ({error})") from error
+    return _Segment(path, rows.with_columns(day=pl.col("received").dt.date()), contents.dropped)
+
+
+def _gap(segment: _Segment) -> tuple[str, object, int]:
+    seconds = int(segment.path.stem.split("-")[0]) // 1_000_000_000
+    return segment.path.stem, pl.Series([seconds]).cast(pl.Datetime("ms")).dt.date().item(), segment.dropped
+
+
+def _set_aside(path: Path, error: SegmentUnreadable) -> None:
+    logger.error("set aside: %s", error)
+    place = path.parent / "unreadable"
+    place.mkdir(exist_ok=True)
+    (place / f"{path.stem}.txt").write_text(f"{error}\n", encoding="utf-8")
+    os.rename(path, place / path.name)

@@ -1,0 +1,309 @@
+"""The gateway: HTTP in front of the models, as a raw ASGI application.
+
+A request is let in (`access`), understood, and put into a batch with those that come at the same moment (`batching`);
+the predictor answers the batch; the answers are logged and counted, and each goes to its caller. Everything that costs
+time is done once for a batch. It knows nothing of BentoML, and decides nothing about predictions.
+
+Which model answers is told by the roster. A new version is loaded beside the old one, and takes over between two
+requests; what was asked of the old one is answered by it.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from mlplatform.errors import InvalidRequest, MalformedBody, MlplatformError, QueueFull, Unavailable
+from mlplatform.features.online import OnlineStore, SnapshotStore
+from mlplatform.settings import Settings
+from serving.access import Access, Refused, read_body, request_id
+from serving.api_page import index_page, openapi
+from serving.bulk import answer_bulk
+from serving.cache import canonical
+from serving.json_body import MAX_BYTES
+from serving.live_model import LiveModel, open_model
+from serving.metrics import CONTENT_TYPE, Metrics
+from serving.predictor import Ask
+from serving.problem import send_invalid_fields, send_problem
+from serving.readiness import readiness
+from serving.roster import Roster, read_roster
+
+logger = logging.getLogger(__name__)
+
+BODY_SECONDS = 10.0
+"""A body that is longer under way is a client that has stopped, or wants to."""
+
+BULK_BYTES = 64 * 1024 * 1024
+"""Of `POST /predict/batch`: a hundred thousand rows of a hundred features take about 40 MB as Arrow."""
+
+WATCH_SECONDS = 0.2
+
+Route = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def wall_clock() -> datetime:
+    """Now, aware UTC."""
+    return datetime.now(UTC)
+
+
+class Gateway:
+    """The ASGI application of one gateway worker.
+
+    Parameters
+    ----------
+    folder : the supervisor's, with the roster
+    access, metrics : as their modules say
+    log : takes the record of a batch, its rows; never fails
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        *,
+        access: Access,
+        metrics: Metrics,
+        log: Callable[[LiveModel, Any], None],
+        now: Callable[[], datetime] = wall_clock,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._access = access
+        self._metrics = metrics
+        self._log = log
+        self._now = now
+        self._clock = clock
+        self._store: OnlineStore = SnapshotStore(settings.home / "online")
+        self._roster: Roster | None = None
+        self._live: LiveModel | None = None
+        self._fault = "the model is being loaded"
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._routes: dict[str, tuple[str, Route]] = {
+            "/predict": ("POST", self._predict),
+            "/predict/batch": ("POST", self._bulk),
+            "/model": ("GET", self._model),
+            "/metrics": ("GET", self._shown_metrics),
+            "/docs.json": ("GET", self._document),
+            "/livez": ("GET", self._alive),
+            "/readyz": ("GET", self._ready),
+            "/": ("GET", self._index),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the life of the process."""
+        if scope["type"] == "lifespan":
+            await self._live_through(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        method, route = self._routes.get(scope["path"], ("", None))
+        if route is None:
+            await self._refuse(send, 404, "there is no such path; `/docs.json` lists those there are")
+        elif scope["method"] != method and (scope["method"], method) != ("HEAD", "GET"):
+            await self._refuse(send, 405, f"this path takes {method}", headers={"Allow": method})
+        else:
+            try:
+                await route(scope, receive, send)
+            except ClientDisconnect:
+                return
+
+    async def start(self) -> None:
+        """Load what the roster names, and go on watching it."""
+        await self._follow()
+        task = asyncio.get_running_loop().create_task(self._watch())
+        self._tasks.add(task)
+
+    async def stop(self) -> None:
+        """Answer what is there, then let go of the workers."""
+        for task in self._tasks:
+            task.cancel()
+        if self._live is not None:
+            await self._live.close()
+
+    async def _live_through(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self._follow()
+            except Exception:
+                # Whatever it is, what serves goes on, and the next look may succeed.
+                logger.exception("the roster could not be followed")
+
+    async def _follow(self) -> None:
+        """Let the live version of the roster take over."""
+        roster = read_roster(self._folder)
+        if roster == self._roster:
+            return
+        self._roster = roster
+        old = self._live
+        if old is not None and old.version == roster.live:
+            return
+        try:
+            opened = await open_model(
+                roster.live, self._store, self._settings, metrics=self._metrics, log=self._log, now=self._now
+            )
+        except MlplatformError as error:
+            logger.error("%s is not served: %s", roster.live.digest[:12], error)
+            self._fault = str(error)
+            return
+        self._live, self._fault = opened, ""
+        if old is not None:
+            task = asyncio.get_running_loop().create_task(old.close())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received = self._clock()
+        headers = scope["headers"]
+        name = request_id(headers)
+        told = {"X-Request-ID": name}
+        entered = await self._enter(headers, receive, send, name, at_most=MAX_BYTES, within=BODY_SECONDS)
+        if entered is None:
+            return
+        live, caller, body = entered
+        try:
+            values, at = live.predictor.understand(body)
+            ask = Ask(values, at, body, name, caller, canonical(values), received, received + live.predictor.budget)
+            answer = await live.answer(ask)
+        except MalformedBody as error:
+            await self._refuse(send, 400, str(error), headers=told)
+        except InvalidRequest as error:
+            self._metrics.refused(422)
+            await send_invalid_fields(send, error.fields, headers=told)
+        except QueueFull as error:
+            await self._refuse(
+                send, 429, str(error), headers={**told, "Retry-After": f"{math.ceil(error.retry_after)}"}
+            )
+        except Unavailable as error:
+            await self._refuse(send, 503, str(error), headers={**told, "Retry-After": "1"})
+        else:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": [
+                        (b"content-type", b"application/json"),
+                        (b"content-length", str(len(answer)).encode()),
+                        (b"x-request-id", name.encode()),
+                    ],
+                }
+            )
+            await send({"type": "http.response.body", "body": answer})
+
+    async def _enter(
+        self, headers: Any, receive: Receive, send: Send, name: str, *, at_most: int, within: float
+    ) -> tuple[LiveModel, str, bytes] | None:
+        """The model, the caller and the body; None where the request was refused."""
+        told = {"X-Request-ID": name}
+        caller = await self._access.admit(headers)
+        if isinstance(caller, Refused):
+            await self._refuse(send, caller.status, caller.detail, headers={**told, **caller.headers})
+            return None
+        body = await read_body(headers, receive, at_most=at_most, within=within)
+        if isinstance(body, Refused):
+            await self._refuse(send, body.status, body.detail, headers={**told, **body.headers})
+            return None
+        if self._live is None:
+            await self._refuse(send, 503, self._fault, headers=told)
+            return None
+        return self._live, caller, body
+
+    async def _bulk(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received, headers = self._clock(), scope["headers"]
+        name = request_id(headers)
+        entered = await self._enter(headers, receive, send, name, at_most=BULK_BYTES, within=6 * BODY_SECONDS)
+        if entered is None:
+            return
+        live, caller, body = entered
+        kind = next((value for name, value in headers if name == b"content-type"), b"").split(b";")[0]
+        try:
+            media_type, answer = await answer_bulk(live, body, kind.decode("latin-1"), caller, name, received)
+        except MalformedBody as error:
+            await self._refuse(send, 400, str(error), headers={"X-Request-ID": name})
+        except InvalidRequest as error:
+            self._metrics.refused(422)
+            await send_invalid_fields(send, error.fields, headers={"X-Request-ID": name})
+        else:
+            await _send(send, 200, answer, media_type)
+
+    async def _model(self, scope: Scope, receive: Receive, send: Send) -> None:
+        live = await self._served(send)
+        if live is not None and self._roster is not None:
+            bundle, roster = live.predictor.bundle, self._roster
+            aliases = {"champion": roster.live.digest, **({"warm": roster.warm.digest} if roster.warm else {})}
+            told = {
+                "digest": bundle.digest,
+                "meaning": bundle.model.meaning,
+                "since": roster.live.since,
+                "aliases": aliases,
+                "refused": roster.refused,
+                **bundle.manifest.to_dict(),
+            }
+            await _send(send, 200, msgspec.json.encode(told))
+
+    async def _shown_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._live is not None:
+            self._live.show()
+        await _send(send, 200, self._metrics.exposition(), CONTENT_TYPE)
+
+    async def _document(self, scope: Scope, receive: Receive, send: Send) -> None:
+        live = await self._served(send)
+        if live is not None:
+            document = openapi(live.predictor.bundle, request_time=self._settings.clock == "request")
+            await _send(send, 200, msgspec.json.encode(document))
+
+    async def _index(self, scope: Scope, receive: Receive, send: Send) -> None:
+        live = await self._served(send)
+        if live is not None:
+            await _send(send, 200, index_page(live.predictor.bundle).encode(), "text/html; charset=utf-8")
+
+    async def _alive(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _send(send, 200, b"alive\n", "text/plain; charset=utf-8")
+
+    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        live = await self._served(send)
+        if live is None:
+            return
+        checks = await readiness(live.predictor, self._store, self._roster)
+        told = [{"check": check.name, "holds": check.holds, "reason": check.reason} for check in checks]
+        failed = [check for check in checks if not check.holds]
+        if failed:
+            detail = "; ".join(f"{check.name}: {check.reason}" for check in failed)
+            await send_problem(send, 503, detail, checks=told)
+        else:
+            await _send(send, 200, msgspec.json.encode({"status": "ready", "checks": told}))
+
+    async def _served(self, send: Send) -> LiveModel | None:
+        if self._live is None:
+            await self._refuse(send, 503, self._fault)
+        return self._live
+
+    async def _refuse(self, send: Send, status: int, detail: str, *, headers: Any = None) -> None:
+        self._metrics.refused(status)
+        await send_problem(send, status, detail, headers=headers)
+
+
+async def _send(send: Send, status: int, content: bytes, media_type: str = "application/json") -> None:
+    lines = [(b"content-type", media_type.encode()), (b"content-length", str(len(content)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,216 @@
+"""A model version as one gateway worker serves it: its bundle, its workers, its breaker, its batches."""
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from mlplatform.errors import InvalidRequest
+from mlplatform.features.online import OnlineStore
+from mlplatform.registry.bundle import Bundle, load_bundle
+from mlplatform.scoring.fallback import Answer
+from mlplatform.settings import Settings
+from serving.batching import Batcher
+from serving.cache import PredictionCache
+from serving.circuit_breaker import CircuitBreaker, Transition
+from serving.metrics import Metrics
+from serving.predictor import Ask, Batch, Predictor
+from serving.roster import Version
+from serving.worker_connections import ModelWorkers
+
+logger = logging.getLogger(__name__)
+
+ARM = "champion"
+
+WARM_UP_SECONDS = 30.0
+
+CONNECT_SECONDS = 5.0
+"""A gateway worker that starts does not take requests before it has reached the model, or has waited so long."""
+
+
+class LiveModel:
+    """One version, open.
+
+    Parameters
+    ----------
+    log : is given each batch that has its answers, before anybody gets them
+    """
+
+    def __init__(
+        self,
+        version: Version,
+        predictor: Predictor,
+        *,
+        cache: PredictionCache[Answer],
+        metrics: Metrics,
+        log: Callable[["LiveModel", Batch], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.version = version
+        self.predictor = predictor
+        self.cache = cache
+        self.metrics = metrics
+        self.name = predictor.bundle.manifest.model
+        self._log = log
+        self._clock = clock
+        self._serving = predictor.bundle.model.serving
+        self._batcher: Batcher[Ask, bytes] = Batcher(
+            self._process,
+            lanes=max(1, len(version.sockets)),
+            max_rows=self._serving.max_batch_rows,
+            max_queued_rows=self._serving.max_queued_rows,
+            clock=clock,
+        )
+
+    async def answer(self, ask: Ask) -> bytes:
+        """The answer to one request, encoded.
+
+        Raises
+        ------
+        InvalidRequest, QueueFull, Unavailable
+            As `Batcher.submit`; whatever else goes wrong is answered by the fallback chain.
+        """
+        age = self._serving.cache_for.total_seconds()
+        if age <= 0:
+            return await self._computed(ask)
+        digest, revision = self.predictor.bundle.digest, self.predictor.revision()
+        while True:
+            known = self.cache.fresh(digest, ask.canonical, revision, age)
+            if known is not None:
+                return self.tell([self.predictor.repeated(ask, known)])[0]
+            seat = self.cache.flight(digest, ask.canonical, revision)
+            if seat is None:
+                try:
+                    return await self._computed(ask)
+                finally:
+                    self.cache.leave(digest, ask.canonical, revision)
+            if await seat is None:
+                return await self._computed(ask)
+
+    async def _computed(self, ask: Ask) -> bytes:
+        # Past four fifths of its time a request is in no batch any more: the rest is for the fallback chain.
+        try:
+            return await self._batcher.submit(ask, deadline=ask.deadline - self.predictor.budget / 5)
+        except TimeoutError:
+            return self.tell([self.predictor.without_model([ask], "the request waited too long for the model")])[0]
+
+    async def _process(self, asks: list[Ask]) -> Sequence[bytes | Exception]:
+        batches, refused = await self.predictor.predict(asks)
+        if not refused and len(batches) == 1:
+            return self.tell(batches)
+        told = iter(self.tell(batches))
+        return [refused[position] if position in refused else next(told) for position in range(len(asks))]
+
+    def tell(self, batches: list[Batch]) -> list[bytes]:
+        """The answers, encoded; remembered, logged and counted before anybody has them."""
+        encoded: list[bytes] = []
+        for batch in batches:
+            encoded += self.predictor.encoded(batch)
+            self._remember(batch)
+            self.record(batch)
+        return encoded
+
+    def record(self, batch: Batch) -> None:
+        """Log and count the answers of a batch."""
+        now = self._clock()
+        batch.seconds = [now - ask.received for ask in batch.asks]
+        self._log(self, batch)
+        sources = Counter(answer.source for answer in batch.answers)
+        self.metrics.answered(self.name, ARM, sources, batch.seconds)
+        self.metrics.batch(
+            len(batch.asks), queue=batch.queue, features=batch.computing, hop=batch.hop, score=batch.scoring
+        )
+
+    def _remember(self, batch: Batch) -> None:
+        if self._serving.cached_entries == 0 or not batch.complete:
+            return
+        digest, revision = self.predictor.bundle.digest, self.predictor.revision()
+        for ask, answer in zip(batch.asks, batch.answers, strict=True):
+            if answer.source == "model":
+                self.cache.put(digest, ask.canonical, revision, answer)
+
+    def show(self) -> None:
+        """Set the figures that are states and not events."""
+        self.metrics.queued(self._batcher.queued_rows)
+        self.metrics.connected(self.name, self.predictor.workers.connected)
+        self.metrics.breaker(self.name, self.predictor.breaker.state)
+
+    async def close(self) -> None:
+        """Answer what waits, then leave the workers."""
+        await self._batcher.close()
+        await self.predictor.workers.close()
+        self.metrics.retired(self.name)
+
+
+async def open_model(
+    version: Version,
+    store: OnlineStore,
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    log: Callable[[LiveModel, Batch], None],
+    now: Callable[[], datetime],
+    clock: Callable[[], float] = time.monotonic,
+) -> LiveModel:
+    """Load a version beside what serves, and reach its workers.
+
+    Raises
+    ------
+    BundleError
+        The bundle must not be served.
+    """
+    bundle: Bundle = await asyncio.to_thread(load_bundle, Path(version.bundle))
+    serving = bundle.model.serving
+    workers = ModelWorkers([Path(socket) for socket in version.sockets], outputs=_outputs(bundle))
+    cache: PredictionCache[Answer] = PredictionCache(serving.cached_entries, clock=clock)
+    oldest = serving.cached_fallback_for.total_seconds()
+
+    def changed(transition: Transition) -> None:
+        logger.warning("breaker %s: %s", bundle.manifest.model, transition)
+
+    predictor = Predictor(
+        bundle,
+        store,
+        workers,
+        breaker=CircuitBreaker(
+            bundle.manifest.model, serving.breaker, clock=clock, random=random.random, on_transition=changed
+        ),
+        store_breaker=CircuitBreaker(
+            "online store", serving.store_breaker, clock=clock, random=random.random, on_transition=changed
+        ),
+        cached=lambda request: cache.stale(bundle.digest, request, oldest),
+        now=now,
+        request_time=settings.clock == "request",
+        clock=clock,
+    )
+    await workers.start()
+    until = clock() + CONNECT_SECONDS
+    while workers.connected == 0 and clock() < until:
+        await asyncio.sleep(0.02)
+    await _warm_up(predictor, clock)
+    return LiveModel(version, predictor, cache=cache, metrics=metrics, log=log, clock=clock)
+
+
+def _outputs(bundle: Bundle) -> int:
+    return len(bundle.model.label.classes) if bundle.model.task == "multiclass" else 1
+
+
+async def _warm_up(predictor: Predictor, clock: Callable[[], float]) -> None:
+    """Answer the example request a few times, for nobody: what is first is slow, and would miss its deadline."""
+    try:
+        values, at = predictor.understand(msgspec.json.encode(dict(predictor.bundle.domain.requests.example)))
+    except InvalidRequest as error:
+        predictor.tell(f"the domain's own example is no request: {error}")
+        return
+    for rows in (1, 1, 32):
+        now = clock()
+        ask = Ask(values, at, b"", "", "", b"", now, now + WARM_UP_SECONDS)
+        predictor.encoded(
+            (await predictor.predict_rows([ask] * rows, predictor.frame([values] * rows, [at] * rows)))[0]
+        )
