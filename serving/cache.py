@@ -90,11 +90,10 @@ class PredictionCache(Generic[Answer]):
     def put(self, digest: str, request: bytes, revision: str, answer: Answer) -> None:
         """Keep an answer of the model, and give it to those who wait for this flight."""
         key = (digest, request)
-        if self._max_entries > 0:
-            self._entries[key] = _Entry(revision, answer, self._clock())
-            self._entries.move_to_end(key)
-            if len(self._entries) > self._max_entries:
-                self._entries.popitem(last=False)
+        self._entries[key] = _Entry(revision, answer, self._clock())
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
         self._land(digest, request, revision, answer)
 
     def flight(self, digest: str, request: bytes, revision: str) -> asyncio.Future[Answer | None] | None:

@@ -143,6 +143,8 @@ class Gateway:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            if self._live is not None:
+                self._live.show()
             try:
                 await self._follow()
             except Exception:
@@ -182,9 +184,7 @@ class Gateway:
             return
         live, caller, body = entered
         try:
-            values, at = live.predictor.understand(body)
-            ask = Ask(values, at, body, name, caller, canonical(values), received, received + live.predictor.budget)
-            answer = await live.answer(ask)
+            answer = await self._answer(live, body, name, caller, received)
         except MalformedBody as error:
             await self._refuse(send, 400, str(error), headers=told)
         except InvalidRequest as error:
@@ -209,6 +209,18 @@ class Gateway:
                 }
             )
             await send({"type": "http.response.body", "body": answer})
+
+    async def _answer(self, live: LiveModel, body: bytes, name: str, caller: str, received: float) -> bytes:
+        while True:
+            values, at = live.predictor.understand(body)
+            ask = Ask(values, at, body, name, caller, canonical(values), received, received + live.predictor.budget)
+            try:
+                return await live.answer(ask)
+            except Unavailable:
+                # Replaced in this very moment: its successor answers.
+                if self._live is None or self._live is live:
+                    raise
+                live = self._live
 
     async def _enter(
         self, headers: Any, receive: Receive, send: Send, name: str, *, at_most: int, within: float
@@ -262,8 +274,6 @@ class Gateway:
             await _send(send, 200, msgspec.json.encode(told))
 
     async def _shown_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._live is not None:
-            self._live.show()
         await _send(send, 200, self._metrics.exposition(), CONTENT_TYPE)
 
     async def _document(self, scope: Scope, receive: Receive, send: Send) -> None:

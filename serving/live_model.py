@@ -145,7 +145,6 @@ class LiveModel:
         """Answer what waits, then leave the workers."""
         await self._batcher.close()
         await self.predictor.workers.close()
-        self.metrics.retired(self.name)
 
 
 async def open_model(

@@ -286,8 +286,7 @@ class Predictor:
 
     def frame(self, values: list[tuple[Any, ...]], at: list[int]) -> pl.DataFrame:
         """Parsed requests and their times as the domain's code reads them."""
-        times = pl.Series("at", at, dtype=pl.Int64).cast(instant)
-        return request_frame(values, self._columns).with_columns(times)
+        return request_frame(values, self._columns).hstack([pl.Series("at", at, dtype=pl.Int64).cast(instant)])
 
     def time(self) -> int:
         """The time of a request that comes now, as `Ask.at`."""

@@ -180,6 +180,7 @@ class Supervisor:
         self._folder = Path(tempfile.mkdtemp(prefix="mlplatform-"))
         self._started = 0
         self._refused: dict[str, str] = {}
+        self._roster: Roster | None = None
         self._live = self._served(_digest(bundle), bundle, LIVE_WORKERS)
         self._warm: Served | None = None
         self._next: Served | None = None
@@ -190,7 +191,6 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT; returns the exit code."""
         awaited = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
-        self._write_roster()
         try:
             while True:
                 self._tick(time.monotonic())
@@ -213,6 +213,7 @@ class Supervisor:
                 child.end(within=1.0)
         self._follow()
         self._swap(now)
+        self._write_roster()
 
     def _follow(self) -> None:
         """Begin to start the model version that the pointer names."""
@@ -240,14 +241,12 @@ class Supervisor:
             self._refused[self._next.digest] = self._next.refusal
             logger.error("%s does not serve: %s", self._next.digest[:12], self._next.refusal)
             self._drop_next()
-            self._write_roster()
         elif self._next.ready:
             leaving, self._warm, self._live, self._next = self._warm, self._live, self._next, None
             # Batches that are on their way to workers that go are answered before they end.
             spare = self._warm.workers[WARM_WORKERS:]
             self._warm.workers = self._warm.workers[:WARM_WORKERS]
             self._retired += [(now + 5.0, child) for child in [*spare, *(leaving.workers if leaving else ())]]
-            self._write_roster()
             logger.warning("%s serves; %s stays warm", self._live.digest[:12], self._warm.digest[:12])
 
     def _drop_next(self) -> None:
@@ -257,8 +256,14 @@ class Supervisor:
         self._next = None
 
     def _write_roster(self) -> None:
+        refused = dict(self._refused)
+        if self._live.refusal and not self._live.ready:
+            refused[self._live.digest] = self._live.refusal
         warm = self._warm.version() if self._warm else None
-        write_roster(self._folder, Roster(live=self._live.version(), warm=warm, refused=self._refused))
+        roster = Roster(live=self._live.version(), warm=warm, refused=refused)
+        if roster != self._roster:
+            self._roster = roster
+            write_roster(self._folder, roster)
 
     def _served(self, digest: str, bundle: Path, workers: int) -> Served:
         return Served(digest, bundle, [self._worker(digest, bundle) for _ in range(workers)])

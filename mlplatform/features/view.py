@@ -95,7 +95,7 @@ def model_inputs(
     -------
     features : (n_rows, n_features) in `feature_names` order, rows as they came
     """
-    known = requests.hstack(view_values.select(view_feature_names(domain, model)))
+    known = requests.hstack(_chosen(view_values, view_feature_names(domain, model)))
     parts = [known]
     for on_demand in _on_demand(domain, model):
         parts.append(
@@ -104,7 +104,7 @@ def model_inputs(
     for value in _fitted(domain, model):
         given = value.apply(known, fitted[value.name])
         parts.append(_declared(f"fitted value {value.name}", given, value.features, known.height))
-    return pl.concat(parts, how="horizontal").select(feature_names(domain, model))
+    return _chosen(pl.concat(parts, how="horizontal"), feature_names(domain, model))
 
 
 def fit_values(domain: Domain, model: ModelSpec, requests: pl.DataFrame, view_values: pl.DataFrame) -> dict[str, Any]:
@@ -127,7 +127,14 @@ def _declared(what: str, given: pl.DataFrame, features: tuple[Feature, ...], hei
         raise DeclarationError(
             f"{what} gives {given.height} rows for {height} requests. It must give one row per request"
         )
-    return given.select([feature.name for feature in features])
+    return _chosen(given, tuple(feature.name for feature in features))
+
+
+def _chosen(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
+    """Columns by name; `select` starts a query for it, which costs 2 µs a column and 40 µs in all."""
+    if tuple(frame.columns) == names:
+        return frame
+    return pl.DataFrame([frame.get_column(name) for name in names])
 
 
 def _refuse_other_columns(what: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

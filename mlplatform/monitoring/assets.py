@@ -4,6 +4,8 @@ A run takes whatever waits, of whichever day: there is nothing to choose, and wh
 reports each day that it has added rows to.
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from mlplatform.domain.domain import Domain
@@ -58,7 +60,7 @@ def monitoring_assets(domain: Domain) -> list[dg.AssetsDefinition]:
     )
     def prediction_log(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
-    ) -> dg.MaterializeResult[None] | None:
+    ) -> Iterator[dg.MaterializeResult[None]]:
         announce_run(platform.home, context.run.run_id)
         picked = pick_up(platform, domain)
         context.log.info("%d rows of %d segments picked up", picked.rows, picked.segments)
@@ -74,7 +76,8 @@ def monitoring_assets(domain: Domain) -> list[dg.AssetsDefinition]:
                     log_key(domain), partition=day, metadata=_metadata(platform, domain, picked, rows)
                 )
             )
-        return None
+        # What was added has been reported; a plain function would have to return an output.
+        yield from ()
 
     return [prediction_log]
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import SegmentUnreadable, Unavailable
@@ -84,9 +84,7 @@ def pick_up(platform: Platform, domain: Domain) -> Picked:
     Raises
     ------
     Unavailable
-        Other writers of the table were faster every time. Nothing is lost: the segments stay.
-    OSError
-        The table or the folder cannot be written. The same.
+        A table cannot be written. Nothing is lost: the segments stay.
     """
     folder = log_folder(platform, domain)
     if not folder.is_dir():
@@ -138,35 +136,37 @@ def _append_unknown(
     """One commit with the segments that the table does not know."""
     if not segments:
         return []
-    lost: CommitFailedError | None = None
-    for _ in range(_attempts):
-        # One handle for the look and the commit: deltalake compares with the state of the handle, so that whoever has
-        # committed one of these segments since makes the commit fail.
-        table = DeltaTable.create(
-            uri,
-            Schema.from_arrow(pl.Schema(columns)),
-            mode="ignore",
-            partition_by=partition_by,
-            configuration={"delta.appendOnly": "true", "delta.setTransactionRetentionDuration": "interval 30 days"},
-            storage_options=options,
-        )
-        unknown = [each for each in segments if table.transaction_version(each.path.stem) is None]
-        if not unknown:
-            return []
+    for attempt in range(_attempts):
         try:
-            write_deltalake(
-                table,
-                pl.concat([each.rows for each in unknown]),
-                mode="append",
-                commit_properties=CommitProperties(
-                    app_transactions=[Transaction(each.path.stem, 1) for each in unknown]
-                ),
+            # One handle for the look and the commit: deltalake compares with the state of the handle, so that whoever
+            # has committed one of these segments since makes the commit fail.
+            table = DeltaTable.create(
+                uri,
+                Schema.from_arrow(pl.Schema(columns)),
+                mode="ignore",
+                partition_by=partition_by,
+                configuration={"delta.appendOnly": "true", "delta.setTransactionRetentionDuration": "interval 30 days"},
+                storage_options=options,
             )
-        except CommitFailedError as error:
-            lost = error
-            continue
-        return unknown
-    raise Unavailable(f"{uri}: other writers were faster {_attempts} times running; pick up again") from lost
+            unknown = [each for each in segments if table.transaction_version(each.path.stem) is None]
+            if unknown:
+                known_by = [Transaction(each.path.stem, 1) for each in unknown]
+                write_deltalake(
+                    table,
+                    pl.concat([each.rows for each in unknown]),
+                    mode="append",
+                    commit_properties=CommitProperties(app_transactions=known_by),
+                )
+            return unknown
+        except (DeltaError, OSError) as error:
+            if isinstance(error, CommitFailedError) and attempt + 1 < _attempts:
+                continue
+            told = " ".join(str(error).split())
+            raise Unavailable(
+                f"{uri} cannot be appended to ({told[:400]}). Look whether it may be written from here and has room; the "
+                "segments stay, and the next pick-up takes them"
+            ) from error
+    return []
 
 
 def _groups(paths: Sequence[Path]) -> list[list[Path]]:

@@ -54,6 +54,14 @@ class Server:
                 return Answered(refused.code, refused.headers, refused.read().decode())
 
 
+    def wait_until_ready(self) -> None:
+        """Wait until the model workers have scored the golden rows."""
+        until = time.monotonic() + START_SECONDS
+        while (ready := self.ask("/readyz")).status != 200:
+            assert time.monotonic() < until, ready.text
+            time.sleep(0.1)
+
+
 @contextmanager
 def serving(target: str, *, folder: Path, environment: Mapping[str, str]) -> Iterator[Server]:
     """`bentoml serve target`, run in `folder` with `environment` and nothing else of the platform's settings."""

@@ -161,13 +161,13 @@ def test_each_row_falls_as_far_as_it_must() -> None:
             raise ValueError
         return None if request[COLUMN] == "4" else 0.25
 
-    inputs = features(0.1, 0.2, 1.5, float("nan"), float("inf"), 0.7)
+    inputs = features(0.1, 0.2, 1.5, float("nan"), float("inf"), 0.7, -0.1)
     cached = {0: OF_MODEL}.get
-    found, told = chain(parts(rules=rules, simple=Saying), inputs, rows=6, cached=cached)
+    found, told = chain(parts(rules=rules, simple=Saying), inputs, rows=7, cached=cached)
     assert [each.source for each in found] == [
-        "cached", "simple_model", "rules", "low_confidence", "low_confidence", "simple_model"
+        "cached", "simple_model", "rules", "low_confidence", "low_confidence", "simple_model", "rules"
     ]  # fmt: skip
-    assert [each.probability for each in found] == [0.9, 0.2, 0.25, None, None, 0.7]
+    assert [each.probability for each in found] == [0.9, 0.2, 0.25, None, None, 0.7, 0.25]
     assert len(told) == 3
 
 

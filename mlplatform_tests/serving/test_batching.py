@@ -299,15 +299,15 @@ def test_a_lone_request_waits_for_nobody_and_a_crowd_is_one_batch() -> None:
     async def main() -> list[list[int]]:
         gate = Gate()
         batcher = Batcher(gate.process, lanes=1, max_rows=3, max_queued_rows=9, clock=asyncio.get_running_loop().time)
-        tasks = [asyncio.ensure_future(batcher.submit(1, deadline=9.0))]
+        tasks = [asyncio.ensure_future(batcher.submit(row, deadline=9.0)) for row in (0, 1)]
         await asyncio.sleep(0.1)
         tasks += [asyncio.ensure_future(batcher.submit(row, deadline=9.0)) for row in (2, 3, 4, 5)]
         await asyncio.sleep(0.1)
         gate.open.set()
-        assert await asyncio.gather(*tasks) == [10, 20, 30, 40, 50]
+        assert await asyncio.gather(*tasks) == [0, 10, 20, 30, 40, 50]
         return gate.batches
 
-    assert simulate(main()) == [[1], [2, 3, 4], [5]]
+    assert simulate(main()) == [[0, 1], [2, 3, 4], [5]]
 
 
 def test_who_is_late_is_told_while_the_lane_hangs() -> None:

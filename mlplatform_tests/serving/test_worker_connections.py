@@ -165,12 +165,13 @@ def test_a_refusal_is_told(tmp_path: Path) -> None:
 
 
 def test_a_late_answer_is_nobodys(tmp_path: Path) -> None:
-    """The answer to a batch that was given up comes before the next one's, and does not become the next one's."""
+    """Answers to a batch that was given up, and to one never sent, come before the next one's and do not become it."""
     kept: list[bytes] = []
 
     def late(frame: Frame) -> bytes:
         kept.append(right(frame))
-        return b"" if len(kept) == 1 else b"".join(kept)
+        stranger = scored_frame(frame.batch + 1, SUMS, 0)
+        return b"" if len(kept) == 1 else b"".join([stranger, *kept])
 
     async def what() -> None:
         async with scripted(tmp_path, late) as (workers, _):

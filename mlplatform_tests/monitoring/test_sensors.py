@@ -1,0 +1,137 @@
+"""The sensor of the prediction log: one run for what waits, none else."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from mlplatform.definitions import platform_definitions
+from mlplatform.domains.synthetic import DOMAIN
+from mlplatform.features.sensors import first_wait
+from mlplatform.monitoring.pickup import log_folder, log_table
+from mlplatform.monitoring.prediction_log import Segments, encode
+from mlplatform.monitoring.sensors import pickup_job_name, prediction_log_sensor
+from mlplatform.operations.jobs import quiet
+from mlplatform.provenance.platform import Platform
+from mlplatform_tests.fakes.answered import answered
+from mlplatform_tests.fakes.synthetic_home import Clock
+
+JOB = pickup_job_name(DOMAIN)
+
+
+class Daemon:
+    """Ticks the sensor and executes what it requests, when it is told to."""
+
+    def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
+        self.platform, self.instance = platform, instance
+
+    def tick(self) -> dg.SensorResult:
+        """One look of the sensor."""
+        context = dg.build_sensor_context(instance=self.instance, resources={"platform": self.platform})
+        result = prediction_log_sensor(DOMAIN)(context)
+        assert isinstance(result, dg.SensorResult)
+        return result
+
+    def request(self) -> dg.RunRequest:
+        """The one run that a tick requests."""
+        (request,) = self.tick().run_requests or []
+        return request
+
+    def reason(self) -> str:
+        """Why a tick requests no run."""
+        result = self.tick()
+        assert not result.run_requests
+        told = result.skip_reason
+        return str(told.skip_message if isinstance(told, dg.SkipReason) else told)
+
+    def execute(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+        """Execute a requested run."""
+        job = platform_definitions({DOMAIN.name: DOMAIN}, self.platform).resolve_job_def(JOB)
+        return job.execute_in_process(
+            instance=self.instance,
+            run_config=quiet,
+            partition_key=request.partition_key,
+            tags=dict(request.tags),
+            raise_on_error=False,
+        )
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The real time: Dagster's own records know no other."""
+    return Clock(datetime.now(UTC))
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, clock: Clock) -> Iterator[Daemon]:
+    """A daemon over an empty home."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Daemon(Platform(home=tmp_path, clock=clock, environment="lock"), instance)
+
+
+def log(daemon: Daemon, rows: int) -> None:
+    """One finished segment."""
+    segments = Segments(log_folder(daemon.platform, DOMAIN), size=1 << 16)
+    segments.append(encode(answered(rows)), rows)
+    segments.close()
+
+
+def test_it_runs_by_itself() -> None:
+    """On by default, twice a minute."""
+    sensor = prediction_log_sensor(DOMAIN)
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    assert sensor.minimum_interval_seconds == 30
+    assert sensor.job_name == JOB
+
+
+def test_what_waits_is_picked_up_by_one_run(daemon: Daemon) -> None:
+    """Nothing: no run. A segment: one run, that reports the day of its rows, not the day of the run. Then nothing."""
+    assert daemon.reason() == "no finished segment waits"
+    log(daemon, 3)
+    request = daemon.request()
+    assert daemon.request().run_key == request.run_key
+    run = daemon.execute(request)
+    assert run.success
+    records = daemon.instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+    (made,) = [record.asset_materialization for record in records]
+    assert made is not None
+    assert (made.asset_key.path, made.partition) == ([DOMAIN.name, "prediction_log"], "2024-01-01")
+    assert made.metadata["rows_added"].value == 3
+    assert pl.read_delta(log_table(daemon.platform, DOMAIN)).height == 3
+    assert daemon.reason() == "no finished segment waits"
+    log(daemon, 1)
+    assert daemon.request().run_key != request.run_key
+
+
+def test_the_segment_of_a_dead_writer_is_found(daemon: Daemon) -> None:
+    """It has no lock any more."""
+    log(daemon, 3)
+    (path,) = log_folder(daemon.platform, DOMAIN).glob("*.segment")
+    path.rename(path.with_suffix(".open"))
+    assert daemon.execute(daemon.request()).success
+    assert pl.read_delta(log_table(daemon.platform, DOMAIN)).height == 3
+
+
+def test_one_run_at_a_time(daemon: Daemon) -> None:
+    """While one is executed nothing is requested."""
+    log(daemon, 3)
+    run = create_run_for_test(daemon.instance, job_name=JOB, status=dg.DagsterRunStatus.STARTED)
+    assert daemon.reason() == f"run {run.run_id[:8]} is under way"
+
+
+def test_a_failed_run_is_tried_again_after_a_wait(daemon: Daemon, clock: Clock) -> None:
+    """No hot loop while the table cannot be written, and no row lost."""
+    log(daemon, 3)
+    table = Path(log_table(daemon.platform, DOMAIN))
+    table.parent.mkdir(parents=True)
+    table.write_text("a file where the table should be")
+    assert not daemon.execute(daemon.request()).success
+    assert "failed; tried again at" in daemon.reason()
+    clock.now = datetime.now(UTC) + first_wait
+    table.unlink()
+    assert daemon.execute(daemon.request()).success
+    assert pl.read_delta(str(table)).height == 3
