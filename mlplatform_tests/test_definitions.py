@@ -102,7 +102,9 @@ def test_the_checks_that_stop_a_run_are_there() -> None:
 
 def test_loading_the_code_location_imports_nothing_heavy() -> None:
     """Every run process does it anew."""
-    program = "import json, sys; from mlplatform.definitions import defs; defs(); print(json.dumps(sorted(sys.modules)))"
+    program = (
+        "import json, sys; from mlplatform.definitions import defs; defs(); print(json.dumps(sorted(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     imported = set(json.loads(done.stdout))
     assert "mlplatform.definitions" in imported
