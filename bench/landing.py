@@ -16,7 +16,6 @@ from mlplatform.domains.flight_delay import DOMAIN
 from mlplatform.features.chain import run_chain
 from mlplatform.features.landing import land_sample
 from mlplatform.features.pipeline import raise_failures
-from mlplatform.features.publish import publish_snapshots
 from mlplatform.features.tables import Tables, day_range
 from mlplatform.operations import servers
 from mlplatform.operations.jobs import dagster_instance
@@ -42,7 +41,6 @@ def main() -> None:
         platform, DOMAIN, day_range(DOMAIN.start.isoformat(), last.isoformat()), run_id="bench"
     ):
         raise_failures(outcome)
-    publish_snapshots(platform, DOMAIN)
     with dagster_instance(platform):
         pass
     _, daemon = servers.ui_commands(port=0)

@@ -58,15 +58,15 @@ def platform_definitions(domains: dict[str, Domain], platform: Platform) -> dg.D
 
     Runs go through the in-process executor: a step in a process of its own costs 5 s of imports, and most take less.
     """
+    # Single-run backfills and windows at the start of time are marked beta in 1.13; the versions are locked, the
+    # warnings noise.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
     bound = dg.Definitions(resources={"platform": platform}, executor=dg.in_process_executor)
     return dg.Definitions.merge(*(build_definitions(domain) for domain in domains.values()), bound)
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What `workspace.yaml` points at; built when Dagster asks for it, so that importing this module computes nothing."""
+    """What `workspace.yaml` points at; built when Dagster asks for it: an import of this module computes nothing."""
     silence_telemetry()
-    # Single-run backfills and windows at the start of time are marked beta in 1.13; the versions are locked, the
-    # warnings noise.
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)
     return platform_definitions(registered_domains(), platform_from_settings())

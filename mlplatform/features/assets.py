@@ -28,7 +28,6 @@ from mlplatform.features.checks import (
     naming_materialisations,
 )
 from mlplatform.features.partitions import daily, trailing
-from mlplatform.features.publish import publish_snapshots
 from mlplatform.features.stage import Revision
 from mlplatform.features.tables import Tables, stages
 from mlplatform.provenance.code_version import declaration_version
@@ -95,8 +94,6 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
                     context.log_event(result)
             for day, error in outcome.failed.items():
                 whole.failed.setdefault(day, error)
-        if "feature_store" in selected:
-            publish_snapshots(platform, domain)
         if whole.failed:
             for event in _as_they_were(platform, domain, selected, set(days) - whole.failed.keys(), made):
                 context.log_event(event)

@@ -19,6 +19,7 @@ from mlplatform.errors import IncompleteWindow
 from mlplatform.features.failures import Failure, open_failures, record_failures
 from mlplatform.features.landing import Landed, days_landed_by_all, landed
 from mlplatform.features.pipeline import Outcome, pending, run, steps, table_versions
+from mlplatform.features.publish import publish_snapshots, unpublished
 from mlplatform.features.tables import stages
 from mlplatform.features.view import look_back_days
 from mlplatform.provenance.code_version import declaration_version
@@ -80,8 +81,12 @@ def due(platform: Platform, domain: Domain, places: Mapping[str, Landed] | None 
     if complete:
         for stage in stages:
             found |= set(pending(platform, domain, stage, complete, tried=tried.get(stage)))
-        failed = found | {each.day for each in failures}
-        waiting |= _windows_that_wait(platform, domain, [day for day in complete if day not in failed])
+        stuck = found | {each.day for each in failures}
+        waiting |= _windows_that_wait(platform, domain, [day for day in complete if day not in stuck])
+        if not found and unpublished(platform, domain):
+            # A run that was killed before its last act; the next one finds nothing to compute, and publishes.
+            failed = {each.day for each in failures}
+            found = set([day for day in complete if day not in failed][-1:])
     days = tuple(sorted(found))
     new = {day: {name: versions.get(day) for name, versions in listed.items()} for day in days}
     code = {stage: table_versions(domain, stage) for stage in stages}
@@ -104,6 +109,8 @@ def run_chain(
 ) -> Generator[tuple[str, Outcome]]:
     """Take days through the selected stages; gives each stage's outcome as soon as it is there.
 
+    With `feature_store` selected its newest values are published to the online store, before it is given.
+
     What fails is kept as an open failure, what is made good is closed, also when whoever iterates stops early.
 
     Parameters
@@ -124,6 +131,8 @@ def run_chain(
         _record(platform, domain, stage, outcome, run_id)
         for day in outcome.failed:
             stopped.setdefault(day, stage)
+        if stage == "feature_store":
+            publish_snapshots(platform, domain)
         yield stage, outcome
 
 

@@ -124,7 +124,16 @@ class SnapshotStore:
         )
         return Lookup(values, told["_status"])
 
-    def publish(self, view: str, rows: pl.DataFrame, *, version: str, ttl: timedelta, keys: Sequence[str]) -> Path:
+    def content(self, view: str) -> str | None:
+        """What `publish` was told that the snapshot was made from; None where there is no snapshot."""
+        try:
+            return str(json.loads(self._pointer(view).read_text())["content"])
+        except (OSError, KeyError, TypeError, ValueError):
+            return None
+
+    def publish(
+        self, view: str, rows: pl.DataFrame, *, version: str, content: str, ttl: timedelta, keys: Sequence[str]
+    ) -> Path:
         """Write a snapshot and swap it in.
 
         Parameters
@@ -132,6 +141,7 @@ class SnapshotStore:
         rows : key columns, features, `event_time`, `available_at`; of each entity the newest value, and where that one
             may not be available yet, before it the one that is served until then
         version : of the view that computed them
+        content : names what the rows were made from
 
         Returns
         -------
@@ -142,7 +152,13 @@ class SnapshotStore:
         replaced = _named_by(pointer)
         arrow = pointer.with_name(f"{pointer.stem}-{uuid.uuid4().hex[:12]}.arrow")
         rows.write_ipc(arrow, compression="uncompressed")
-        described = {"file": arrow.name, "version": version, "ttl_seconds": ttl.total_seconds(), "keys": list(keys)}
+        described = {
+            "file": arrow.name,
+            "version": version,
+            "content": content,
+            "ttl_seconds": ttl.total_seconds(),
+            "keys": list(keys),
+        }
         draft = arrow.with_suffix(".json.draft")
         draft.write_text(json.dumps(described))
         os.replace(draft, pointer)

@@ -15,7 +15,7 @@ from typing import Literal
 
 import polars as pl
 
-from mlplatform.domain.column import Column, Contract, Freshness, PartitionSeverity, Severity
+from mlplatform.domain.column import Column, Contract, Freshness, PartitionSeverity, RowRule, Severity
 from mlplatform.errors import DeclarationError, MalformedFile
 
 # Casts that can be exact; whether each value really survived is looked at afterwards.
@@ -138,13 +138,13 @@ def rules(contract: Contract, *, end: datetime | None = None) -> tuple[Rule, ...
     Raises
     ------
     DeclarationError
-        A value rule does not fit its column's dtype, or two rules have the same name.
+        A value rule does not fit its column's dtype, a row rule raises, or two rules have the same name.
     """
     found: list[Rule] = []
     for column in contract.columns:
         found += _value_rules(column)
     for rule in contract.rules:
-        found.append(Rule(name=rule.name, meaning=rule.meaning, severity=rule.severity, broken=~rule.holds()))
+        found.append(Rule(name=rule.name, meaning=rule.meaning, severity=rule.severity, broken=_broken(rule)))
     found += _ahead_rule(contract, end)
     if contract.unique:
         found.append(
@@ -245,6 +245,13 @@ def _value_rules(column: Column) -> list[Rule]:
         Rule(name=f"{name}: {rule}", meaning=meaning, severity=column.severity, broken=broken)
         for rule, meaning, broken in found
     ]
+
+
+def _broken(rule: RowRule) -> pl.Expr:
+    try:
+        return ~rule.holds()
+    except Exception as error:
+        raise DeclarationError(f"the rule {rule.name!r} raises {error!r}. Mend the rule") from error
 
 
 def _flags(frame: pl.DataFrame, rules: Mapping[str, pl.Expr]) -> pl.DataFrame:

@@ -15,7 +15,7 @@ run_elsewhere = {
     "make demo": "a step of CI",
     "make demo ARGS=--exit": "a step of CI",
     "make test": "what this is",
-    "mlplatform demo --domain desk": "the tests of mlplatform/new_domain, with --exit",
+    "mlplatform demo --domain desk": "the demo is a step of CI; its parts are the commands of this page",
     "make docs": "test_site.py builds the site",
 }
 """Commands that are not run here, and where they are."""

@@ -259,4 +259,6 @@ def publish(home: Path, *, version: str = VIEW_VERSION) -> None:
             "available_at": pl.Datetime("us", "UTC"),
         },
     )
-    SnapshotStore(home / "online").publish(VIEW, snapshot, version=version, ttl=timedelta(days=2), keys=["berth"])
+    SnapshotStore(home / "online").publish(
+        VIEW, snapshot, version=version, content="made", ttl=timedelta(days=2), keys=["berth"]
+    )

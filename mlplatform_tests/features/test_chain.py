@@ -92,6 +92,18 @@ def test_what_landed_is_due_until_it_is_computed(platform: Platform) -> None:
     assert due(platform, DOMAIN).days == ()
 
 
+def test_a_snapshot_that_was_never_swapped_in_is_due(platform: Platform) -> None:
+    """Whoever was killed between the tables and the online store: the newest day is taken once more, to publish."""
+    land_orders(platform, DAYS)
+    run_due(platform)
+    view = DOMAIN.views[0]
+    pointer = platform.online / DOMAIN.name / f"{view.name}.json"
+    pointer.unlink()
+    assert due(platform, DOMAIN).days == (DAYS[-1],)
+    assert run_due(platform) == {stage: [] for stage in stages}
+    assert pointer.exists() and due(platform, DOMAIN).days == ()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_any_order_of_landing_ends_in_the_same_tables(tmp_path: Path, seed: int) -> None:
     """Days landed one by one or by the handful, shuffled, some twice, some first in a version that is corrected."""

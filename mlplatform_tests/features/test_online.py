@@ -32,7 +32,7 @@ def row(courier: str | None, late: float | None, event_time: datetime = MIDNIGHT
 def publish(store: SnapshotStore, *rows: Row, version: str = "v1") -> Path:
     """Swap in a snapshot whose values live for a day."""
     frame = pl.DataFrame(rows, schema=ROWS, orient="row")
-    return store.publish(VIEW, frame, version=version, ttl=timedelta(days=1), keys=["courier"])
+    return store.publish(VIEW, frame, version=version, content="made", ttl=timedelta(days=1), keys=["courier"])
 
 
 def look_up(store: SnapshotStore, *asked: tuple[str | None, datetime]) -> list[tuple[float | None, str]]:

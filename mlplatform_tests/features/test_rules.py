@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -194,6 +194,7 @@ def ruled(holds: Callable[[], pl.Expr]) -> Contract:
     return replace(one(pl.String()), rules=(good, RowRule(name="mine", holds=holds, meaning="mine")))
 
 
+limits: Mapping[str, int] = {"y": 1}
 NOON = datetime(2013, 3, 15, 12, tzinfo=UTC)
 UTC_TIME = pl.Datetime("us", "UTC")
 
@@ -365,6 +366,7 @@ def test_a_bound_that_nothing_can_keep_is_a_faulty_declaration(declare: Callable
         (ruled(lambda: pl.col("y") > 1), "the rule 'mine' cannot be computed: .*y"),
         (ruled(lambda: pl.col("x") > 1), "the rule 'mine' cannot be computed: "),
         (ruled(lambda: pl.col("x").str.len_chars()), "the rule 'mine' is UInt32"),
+        (ruled(lambda: pl.col("x") > limits["x"]), r"the rule 'mine' raises KeyError\('x'\)"),
     ],
 )
 def test_a_rule_that_cannot_be_computed_is_named(frame: pl.DataFrame, contract: Contract, told: str) -> None:

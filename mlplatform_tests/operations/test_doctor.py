@@ -124,7 +124,9 @@ def test_a_store_that_offers_another_version_of_a_view(own_trained: TrainedHome)
     view = DOMAIN.views[0]
     store = SnapshotStore(own_trained.platform.online)
     rows = next(own_trained.platform.online.glob(f"{DOMAIN.name}/{view.name}-*.arrow"))
-    store.publish(f"{DOMAIN.name}/{view.name}", pl.read_ipc(rows), version="v2", ttl=view.ttl, keys=view.entity)
+    store.publish(
+        f"{DOMAIN.name}/{view.name}", pl.read_ipc(rows), version="v2", content="made", ttl=view.ttl, keys=view.entity
+    )
     assert f"another version of synthetic/{view.name}" in only(outside(own_trained.platform), CHAMPION).told
 
 

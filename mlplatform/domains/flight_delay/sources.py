@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from mlplatform.domain.column import Column, Contract, RowRule
+from mlplatform.domain.column import Column, Contract, Freshness, RowRule
 from mlplatform.domain.source import Derived, Source
 
 from .zones import zones
@@ -96,6 +96,8 @@ flight_contract = Contract(
     ),
     min_rows=100,
     max_rows=5_000,
+    # In the recorded year the last outcome of a day came at most 7 minutes before its end.
+    freshness=Freshness(column="recorded_at", within=timedelta(hours=2), ahead=timedelta(0)),
 )
 
 weather_contract = Contract(
@@ -171,6 +173,9 @@ weather_contract = Contract(
     ),
     unique=("origin", "time_hour"),
     max_rows=3 * 24 * 2,
+    # The last report of a day is an hour before its end; on one day of the recorded year there is none at all, and the
+    # flights of that day are scored without weather.
+    freshness=Freshness(column="time_hour", within=timedelta(hours=3), ahead=timedelta(0), severity="warning"),
     max_refused_share=0.2,
 )
 
