@@ -152,9 +152,7 @@ async def _run(url: str, body: bytes, connections: int, seconds: float) -> Load:
     await asyncio.gather(*clients)
     took = time.perf_counter() - began
     times.sort()
-    return Load(
-        len(times), took, wrong[0], times[len(times) // 2], times[min(len(times) - 1, int(len(times) * 0.99))]
-    )
+    return Load(len(times), took, wrong[0], times[len(times) // 2], times[min(len(times) - 1, int(len(times) * 0.99))])
 
 
 def main() -> None:
