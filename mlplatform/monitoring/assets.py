@@ -31,7 +31,7 @@ def monitoring_assets(domain: Domain) -> list[dg.AssetsDefinition]:
     partitions = days_of_answers(domain)
 
     @dg.multi_asset(
-        name=f"{domain.name}_prediction_log",
+        name=f"{domain.name}_prediction_log_pickup",
         specs=[
             dg.AssetSpec(
                 key=log_key(domain),

@@ -29,7 +29,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import SegmentUnreadable, Unavailable
-from mlplatform.monitoring.prediction_log import decode, finished, frame, read, schema
+from mlplatform.monitoring.prediction_log import decode, finished, frame, log_folder, read, schema
 from mlplatform.provenance.files import alone
 from mlplatform.provenance.platform import Platform
 
@@ -63,11 +63,6 @@ class _Segment:
     dropped: int
 
 
-def log_folder(platform: Platform, domain: Domain) -> Path:
-    """Where the gateways of this machine write the segments of a domain."""
-    return platform.home / "prediction_log" / domain.name
-
-
 def log_table(platform: Platform, domain: Domain) -> str:
     """Address of the table `prediction_log`."""
     return f"{platform.tables}/{domain.name}/prediction_log"
@@ -86,7 +81,7 @@ def pick_up(platform: Platform, domain: Domain) -> Picked:
     Unavailable
         A table cannot be written. Nothing is lost: the segments stay.
     """
-    folder = log_folder(platform, domain)
+    folder = log_folder(platform.home, domain.name)
     if not folder.is_dir():
         return Picked()
     rows, dropped, unreadable, segments = 0, 0, 0, 0
@@ -163,8 +158,8 @@ def _append_unknown(
                 continue
             told = " ".join(str(error).split())
             raise Unavailable(
-                f"{uri} cannot be appended to ({told[:400]}). Look whether it may be written from here and has room; the "
-                "segments stay, and the next pick-up takes them"
+                f"{uri} cannot be appended to ({told[:400]}). Look whether it may be written from here and has room; "
+                "the segments stay, and the next pick-up takes them"
             ) from error
     return []
 

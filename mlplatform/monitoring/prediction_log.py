@@ -348,6 +348,11 @@ class _Open:
             os.close(self._file)
 
 
+def log_folder(home: Path, domain: str) -> Path:
+    """Where the gateways of a machine write the segments of a domain, and the pick-up finds them."""
+    return home / "prediction_log" / domain
+
+
 def finished(folder: Path) -> list[Path]:
     """Segments that nobody writes any more, oldest first; those of dead writers are finished on the way."""
     for path in (*folder.glob("*.open"), *folder.glob("*.new")):

@@ -12,8 +12,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from mlplatform.domain.domain import Domain
 from mlplatform.features.sensors import failures_in_a_row, retry_at, unfinished_run
-from mlplatform.monitoring.pickup import log_folder
-from mlplatform.monitoring.prediction_log import finished
+from mlplatform.monitoring.prediction_log import finished, log_folder
 from mlplatform.provenance.platform import Platform
 
 seconds_between_ticks = 30
@@ -39,7 +38,7 @@ def prediction_log_sensor(domain: Domain) -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
         if run := unfinished_run(context.instance, platform, job):
             return dg.SensorResult(skip_reason=f"run {run.run_id[:8]} is under way")
-        waiting = finished(log_folder(platform, domain))
+        waiting = finished(log_folder(platform.home, domain.name))
         if not waiting:
             return dg.SensorResult(skip_reason="no finished segment waits")
         failed = failures_in_a_row(context.instance, job, {})

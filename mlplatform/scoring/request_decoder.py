@@ -6,6 +6,7 @@ of 40.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -14,6 +15,9 @@ import polars as pl
 
 from mlplatform.domain.column import Column
 from mlplatform.scoring.request import EXACT, Fault, Field, held_bounds, integer_range, request_fields
+
+LARGEST = sys.float_info.max
+"""Bound of a float without one: msgspec takes no infinity."""
 
 
 class RequestDecoder:
@@ -86,8 +90,8 @@ def _type_of(column: Column) -> tuple[Any, bool]:
     dtype = column.dtype
     minimum, maximum = held_bounds(column)
     if isinstance(dtype, pl.Float64):
-        least = -math.inf if minimum is None else float(minimum)
-        most = math.inf if maximum is None else float(maximum)
+        least = -LARGEST if minimum is None else float(minimum)
+        most = LARGEST if maximum is None else float(maximum)
         return Annotated[float, msgspec.Meta(ge=least, le=most)], True
     if isinstance(dtype, pl.Float32):
         return float, False

@@ -15,8 +15,8 @@ import pytest
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import Unavailable
 from mlplatform.monitoring import pickup
-from mlplatform.monitoring.pickup import Picked, gaps_table, log_folder, log_table, pick_up
-from mlplatform.monitoring.prediction_log import Segments, encode, finished
+from mlplatform.monitoring.pickup import Picked, gaps_table, log_table, pick_up
+from mlplatform.monitoring.prediction_log import Segments, encode, finished, log_folder
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.answered import DAY, NOON, answered
 from mlplatform_tests.fakes.s3_endpoint import Held
@@ -52,7 +52,7 @@ def killed_at(line: int) -> Iterator[None]:
 
 def log(platform: Platform, *batches: int, first: int = 0, dropped: int = 0, received: int = NOON) -> None:
     """One segment with batches of so many rows, and so many rows that could not be written."""
-    segments = Segments(log_folder(platform, DOMAIN), size=1 << 16, spares=1)
+    segments = Segments(log_folder(platform.home, DOMAIN.name), size=1 << 16, spares=1)
     for rows in batches:
         assert segments.append(encode(answered(rows, first=first, received=[received] * rows)), rows)
         first += rows
@@ -93,7 +93,7 @@ def test_every_answer_stands_in_the_partition_of_its_day(platform: Platform) -> 
     assert picked == Picked(segments=3, rows=10, dropped=7, days={"2024-01-01": 5, "2024-01-02": 5})
     assert logged(platform) == numbered(10)
     assert lost(platform) == 7
-    assert finished(log_folder(platform, DOMAIN)) == []
+    assert finished(log_folder(platform.home, DOMAIN.name)) == []
     assert {each.name for each in Path(log_table(platform, DOMAIN)).iterdir()} >= {"day=2024-01-01", "day=2024-01-02"}
     assert pick_up(platform, DOMAIN) == Picked()
     assert logged(platform) == numbered(10)
@@ -116,7 +116,7 @@ def test_a_pick_up_that_is_killed_at_any_line_is_made_good_by_the_next(platform:
     assert line > 50
     assert logged(platform) == numbered(rows)
     assert lost(platform) == rows // 2
-    assert finished(log_folder(platform, DOMAIN)) == []
+    assert finished(log_folder(platform.home, DOMAIN.name)) == []
 
 
 def test_two_pick_ups_at_once_take_each_segment_once(platform: Platform) -> None:
@@ -133,7 +133,7 @@ def test_the_table_itself_refuses_a_segment_twice(platform: Platform) -> None:
     """Without the lock, as from two machines: of those who append the same segments, one does."""
     for number in range(6):
         log(platform, 4, first=4 * number, dropped=1)
-    segments = [pickup._read(path) for path in finished(log_folder(platform, DOMAIN))]
+    segments = [pickup._read(path) for path in finished(log_folder(platform.home, DOMAIN.name))]
     with ThreadPoolExecutor(6) as pool:
         done = list(pool.map(lambda _: pickup.append(platform, DOMAIN, segments), range(6)))
     assert sorted(map(len, done)) == [0, 0, 0, 0, 0, 6]
@@ -153,7 +153,7 @@ def test_a_table_that_is_away_leaves_the_segments(platform: Platform, tmp_path: 
 
 def test_what_cannot_be_read_is_set_aside_with_its_reason(platform: Platform) -> None:
     """No segment, or whole frames that hold no answers; the others go through."""
-    folder = log_folder(platform, DOMAIN)
+    folder = log_folder(platform.home, DOMAIN.name)
     log(platform, 3)
     segments = Segments(folder, size=1 << 16)
     segments.append(b"whole, but no batch")

@@ -12,8 +12,8 @@ from dagster._core.test_utils import create_run_for_test
 from mlplatform.definitions import platform_definitions
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.features.sensors import first_wait
-from mlplatform.monitoring.pickup import log_folder, log_table
-from mlplatform.monitoring.prediction_log import Segments, encode
+from mlplatform.monitoring.pickup import log_table
+from mlplatform.monitoring.prediction_log import Segments, encode, log_folder
 from mlplatform.monitoring.sensors import pickup_job_name, prediction_log_sensor
 from mlplatform.operations.jobs import quiet
 from mlplatform.provenance.platform import Platform
@@ -75,7 +75,7 @@ def daemon(tmp_path: Path, clock: Clock) -> Iterator[Daemon]:
 
 def log(daemon: Daemon, rows: int) -> None:
     """One finished segment."""
-    segments = Segments(log_folder(daemon.platform, DOMAIN), size=1 << 16)
+    segments = Segments(log_folder(daemon.platform.home, DOMAIN.name), size=1 << 16)
     segments.append(encode(answered(rows)), rows)
     segments.close()
 
@@ -110,7 +110,7 @@ def test_what_waits_is_picked_up_by_one_run(daemon: Daemon) -> None:
 def test_the_segment_of_a_dead_writer_is_found(daemon: Daemon) -> None:
     """It has no lock any more."""
     log(daemon, 3)
-    (path,) = log_folder(daemon.platform, DOMAIN).glob("*.segment")
+    (path,) = log_folder(daemon.platform.home, DOMAIN.name).glob("*.segment")
     path.rename(path.with_suffix(".open"))
     assert daemon.execute(daemon.request()).success
     assert pl.read_delta(log_table(daemon.platform, DOMAIN)).height == 3
