@@ -146,7 +146,7 @@ async def _run(url: str, body: bytes, connections: int, seconds: float) -> Load:
     clients = []
     for _ in range(connections):
         _, client = await loop.create_connection(
-            lambda: _Client(request, times, wrong, began + seconds), address.hostname, address.port
+            lambda: _Client(request, times, wrong, began + seconds), address.hostname or "127.0.0.1", address.port or 80
         )
         clients.append(client.ended)
     await asyncio.gather(*clients)

@@ -154,16 +154,16 @@ PEERS = (
     Peer(
         "empty ASGI app",
         (),
-        lambda port: {"empty_app.py": EMPTY},
+        lambda _: {"empty_app.py": EMPTY},
         _uvicorn("empty_app:app"),
         "/",
         _fastapi_body,
-        lambda answer: None,
+        lambda _: None,
     ),
     Peer(
         "FastAPI",
         ("fastapi", "uvicorn", "uvloop", "httptools", "xgboost-cpu==3.2.0", "numpy"),
-        lambda port: {"fastapi_app.py": FASTAPI},
+        lambda _: {"fastapi_app.py": FASTAPI},
         _uvicorn("fastapi_app:app"),
         "/predict",
         _fastapi_body,
@@ -172,7 +172,7 @@ PEERS = (
     Peer(
         "BentoML, batchable",
         BENTO_PACKAGES,
-        lambda port: {"batchable.py": BENTOML},
+        lambda _: {"batchable.py": BENTOML},
         _bento("batchable:Model"),
         "/predict",
         _bentoml_body,
@@ -182,7 +182,7 @@ PEERS = (
     Peer(
         "BentoML, depends",
         BENTO_PACKAGES,
-        lambda port: {"hop.py": BENTOML_DEPENDS},
+        lambda _: {"hop.py": BENTOML_DEPENDS},
         _bento("hop:Gateway"),
         "/predict",
         _bentoml_body,
@@ -194,7 +194,7 @@ PEERS = (
         # One process: with its parallel workers each request is pickled to another one, on the same core.
         ("mlserver", "mlserver-xgboost", "xgboost==3.2.0"),
         _mlserver_files,
-        lambda port: ["mlserver", "start", "."],
+        lambda _: ["mlserver", "start", "."],
         "/v2/models/model/infer",
         _mlserver_body,
         lambda answer: float(answer["outputs"][0]["data"][0]),

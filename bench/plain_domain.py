@@ -77,7 +77,7 @@ DOMAIN = Domain(
                 rows_per_second=number,
             ),
             simple_features=("x00",),
-            rules=lambda request: None,
+            rules=lambda _: None,
             decision=Threshold(value=0.5, reason="both mistakes cost the same"),
         ),
     ),
