@@ -8,7 +8,10 @@ from html import escape
 from typing import Any
 
 from mlplatform.registry.bundle import Bundle
+from mlplatform.scoring.fallback import TIERS
 from mlplatform.scoring.request import request_schema
+
+ARROW = "application/vnd.apache.arrow.stream"
 
 PROBLEM = {
     "type": "object",
@@ -27,6 +30,27 @@ PROBLEM = {
         },
     },
     "required": ["title", "status", "detail"],
+}
+
+
+ANSWERS = {
+    "type": "object",
+    "properties": {
+        "answers": {
+            "type": "array",
+            "items": {
+                "anyOf": [
+                    {"$ref": "#/components/schemas/Answer"},
+                    {
+                        "type": "object",
+                        "properties": {"errors": {"type": "object", "additionalProperties": {"type": "string"}}},
+                        "required": ["errors"],
+                    },
+                ]
+            },
+        }
+    },
+    "required": ["answers"],
 }
 
 
@@ -72,7 +96,33 @@ def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
                 "description": "The answer",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}},
             },
-            **dict.fromkeys(("400", "413", "422", "503"), refused),
+            **dict.fromkeys(("400", "401", "408", "413", "422", "429", "503"), refused),
+        },
+    }
+    batch = {
+        "summary": f"{bundle.model.meaning} Many rows at once",
+        "description": "Rows that break the contract are refused alone; the others are answered. An Arrow IPC stream "
+        "has the columns of a request, and its answer is a stream with a row for each row.",
+        "operationId": "predict_batch",
+        "parameters": predict["parameters"],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Request"}}
+                },
+                ARROW: {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "The answers, in the order of the rows",
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Answers"}},
+                    ARROW: {"schema": {"type": "string", "format": "binary"}},
+                },
+            },
+            **dict.fromkeys(("400", "401", "408", "413", "422", "503"), refused),
         },
     }
     return {
@@ -84,11 +134,18 @@ def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
         },
         "paths": {
             "/predict": {"post": predict},
-            "/model": _get("The manifest of the model that serves"),
+            "/predict/batch": {"post": batch},
+            "/model": _get("The manifest of the model that serves, and since when"),
+            "/metrics": _get("The figures that Prometheus collects"),
             "/livez": _get("Whether the process is alive"),
             "/readyz": _get("Whether it may be given traffic, and if not, why"),
         },
-        "components": {"schemas": {"Request": schema, "Answer": _answer(bundle), "Problem": PROBLEM}},
+        "components": {
+            "schemas": {"Request": schema, "Answer": _answer(bundle), "Answers": ANSWERS, "Problem": PROBLEM},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        # Keys are asked for where the service can be reached from other machines.
+        "security": [{}, {"key": []}],
     }
 
 
@@ -104,7 +161,8 @@ pre {{ background: #f3f3f3; padding: 1rem; overflow-x: auto }}</style>
 <p>{escape(bundle.model.meaning)}</p>
 <p>Version {escape(manifest.model_version)}, manifest <code>{manifest.short_digest}</code></p>
 <pre>curl -X POST -H 'Content-Type: application/json' -d '{example}' <em>this address</em>/predict</pre>
-<p><a href="model">Manifest</a> · <a href="docs.json">OpenAPI</a> · <a href="readyz">Readiness</a></p>
+<p><a href="model">Manifest</a> · <a href="docs.json">OpenAPI</a> · <a href="readyz">Readiness</a> ·
+<a href="metrics">Metrics</a></p>
 </html>
 """
 
@@ -118,11 +176,11 @@ def _answer(bundle: Bundle) -> dict[str, Any]:
     prediction = kinds.get(bundle.model.task, {"type": "string", "enum": list(bundle.model.label.classes)})
     share = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
     properties = {
-        "prediction": {**prediction, "description": bundle.model.label.meaning},
+        "prediction": {"anyOf": [prediction, {"type": "null"}], "description": bundle.model.label.meaning},
         "probability": share,
         "confidence": share,
         "needs_review": {"type": "boolean", "description": "a person should look: the confidence is low"},
-        "source": {"type": "string", "enum": ["model", "simple_model"]},
+        "source": {"type": "string", "enum": ["model", *TIERS], "description": "what made the answer"},
         "degraded": {"type": "boolean", "description": "the answer was made with less than the model and its features"},
         "model_version": {"type": "string"},
         "manifest": {"type": "string", "description": "digest of the whole serving configuration"},

@@ -15,10 +15,9 @@ from mlplatform.domain.column import Contract
 from mlplatform.errors import InvalidRequest, MalformedBody, MalformedFile
 from mlplatform.features.rules import cast_to_contract, check
 from mlplatform.scoring.fallback import Answer
+from serving.api_page import ARROW
 from serving.live_model import LiveModel
 from serving.predictor import Ask, Batch
-
-ARROW = "application/vnd.apache.arrow.stream"
 
 PART_ROWS = 4096
 """Rows scored at a time: some 10 ms of a worker, which is what a single request may have to wait."""

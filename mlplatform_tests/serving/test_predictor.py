@@ -1,0 +1,198 @@
+"""The predictor on a real bundle: the answer of the model where it can be had, else of the fallback chain, by row."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlplatform.errors import InvalidRequest, WorkerLost
+from mlplatform.features.online import SnapshotStore
+from mlplatform.registry.bundle import Bundle
+from mlplatform.scoring.booster import Matrix, Scores
+from mlplatform.scoring.fallback import Answer
+from mlplatform_tests.fakes.tiny_domain import bundle_of, publish, write_package
+from serving.circuit_breaker import CircuitBreaker
+from serving.predictor import Ask, Batch, Predictor
+from serving.worker_connections import Scored
+
+AT = datetime(2024, 5, 1, 12, tzinfo=UTC)
+NORTH = b'{"berth": "north", "length": 250.0, "flag": "NO"}'
+SOUTH = b'{"berth": "south", "length": 90.0, "flag": "PA"}'
+
+
+class Workers:
+    """Scores in this process, or does what a test wants of it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.calls = 0
+        self.instead: Callable[[Matrix], Scores] | None = None
+        self.connected = 1
+
+    async def score_timed(self, matrix: Matrix, *, deadline: float) -> Scored:
+        """As the model workers do it."""
+        self.calls += 1
+        await asyncio.sleep(0)
+        return Scored(self.instead(matrix) if self.instead else self.scores(matrix), 0.001)
+
+    def scores(self, matrix: Matrix) -> Scores:
+        """The model's own."""
+        from mlplatform.scoring.booster import raw_scores
+
+        return self.bundle.calibration.apply(raw_scores(self.bundle.booster, matrix))
+
+
+class Served:
+    """A predictor and what it stands on."""
+
+    def __init__(self, home: Path, extra: str = "") -> None:
+        home.mkdir(exist_ok=True)
+        self.home = home
+        publish(home)
+        self.bundle = bundle_of(home / "bundles", write_package(home, extra=extra))
+        self.workers = Workers(self.bundle)
+        self.known: dict[bytes, Answer] = {}
+        serving = self.bundle.model.serving
+
+        def breaker(name: str) -> CircuitBreaker:
+            return CircuitBreaker(
+                name, serving.breaker, clock=time.monotonic, random=lambda: 0.5, on_transition=lambda _: None
+            )
+
+        self.breaker = breaker("model")
+        workers: Any = self.workers
+        self.predictor = Predictor(
+            self.bundle,
+            SnapshotStore(home / "online"),
+            workers,
+            breaker=self.breaker,
+            store_breaker=breaker("store"),
+            cached=self.known.get,
+            now=lambda: AT,
+            request_time=False,
+        )
+
+    def ask(self, body: bytes, name: str = "r", deadline: float = 10.0) -> Ask:
+        """A request that is understood."""
+        values, at = self.predictor.understand(body)
+        now = time.monotonic()
+        return Ask(values, at, body, name, "", body, now, now + deadline)
+
+    def predict(self, *bodies: bytes) -> tuple[list[Batch], dict[int, InvalidRequest]]:
+        """The batches of one call."""
+        return asyncio.run(self.predictor.predict([self.ask(body, str(row)) for row, body in enumerate(bodies)]))
+
+    def answers(self, *bodies: bytes) -> list[Answer]:
+        """The answers of one call, in order."""
+        return [answer for batch in self.predict(*bodies)[0] for answer in batch.answers]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Served:
+    """One of its own for each test."""
+    return Served(tmp_path)
+
+
+def test_a_row_is_answered_in_a_batch_as_alone(served: Served) -> None:
+    """To the bit, whatever is beside it, and with the scores of the bundle itself."""
+    bodies = [NORTH, SOUTH, *(b'{"berth": "north", "length": %d.5, "flag": null}' % length for length in range(50, 90))]
+    together = served.answers(*bodies)
+    assert together == [served.answers(body)[0] for body in bodies]
+    assert {answer.source for answer in together} == {"model"}
+    assert len({answer.probability for answer in together}) > 2
+    assert served.workers.calls == 1 + len(bodies)
+
+
+@pytest.mark.parametrize("failure", [WorkerLost("killed"), TimeoutError("too late")], ids=["killed", "slow"])
+def test_without_an_answer_of_the_workers_the_simple_model_answers(served: Served, failure: Exception) -> None:
+    """Labelled, degraded, with the features that were computed; and the breaker opens, after which nobody is asked."""
+
+    def fail(_: Matrix) -> Scores:
+        raise failure
+
+    served.workers.instead = fail
+    (batch,), _ = served.predict(NORTH)
+    assert [answer.source for answer in batch.answers] == ["simple_model"]
+    assert batch.features.shape == (1, 3)
+    assert b'"degraded":true' in served.predictor.encoded(batch)[0]
+    for _ in range(200):
+        if served.breaker.state == "open":
+            break
+        served.predict(NORTH)
+    calls = served.workers.calls
+    assert served.breaker.state == "open"
+    (batch,), _ = served.predict(NORTH)
+    assert served.workers.calls == calls
+    assert batch.reason == "the breaker is open: the model failed often"
+
+
+def test_only_the_row_whose_score_is_none_falls_back(served: Served) -> None:
+    """NaN for one row of three: the others have the model's answer, and the breaker counts a failure."""
+
+    def one_nan(matrix: Matrix) -> Scores:
+        scores = served.workers.scores(matrix)
+        scores[1] = np.nan
+        return scores
+
+    expected = served.answers(NORTH, SOUTH, NORTH)
+    served.workers.instead = one_nan
+    found = served.answers(NORTH, SOUTH, NORTH)
+    assert [answer.source for answer in found] == ["model", "simple_model", "model"]
+    assert (found[0], found[2]) == (expected[0], expected[2])
+
+
+def test_an_earlier_answer_comes_before_the_simple_model(served: Served) -> None:
+    """The first tier: what the model said to the same request."""
+    earlier = Answer(1, 0.75, 0.75, False, "model")
+    served.known[NORTH] = earlier
+    served.workers.instead = lambda matrix: np.full(len(matrix), 2.0)
+    assert served.answers(NORTH) == [earlier._replace(source="cached")]
+
+
+def test_without_a_store_the_request_alone_is_scored(served: Served) -> None:
+    """The model still answers, degraded: the view's values are nulls, and the batch says why."""
+    with_store = served.answers(NORTH)
+    for path in (served.home / "online" / "harbour").iterdir():
+        path.unlink()
+    (batch,), _ = served.predict(NORTH)
+    assert [answer.source for answer in batch.answers] == ["model"]
+    assert batch.answers != with_store
+    assert np.isnan(batch.features[0]).any()
+    assert not batch.complete
+    assert "online store" in batch.reason
+    assert batch.statuses == {"harbour/berth_waits": ["unavailable"]}
+
+
+BROKEN_ON = """
+
+of_good_requests = of_request
+
+
+def of_request(requests):
+    if (requests["length"] == 13).any():
+        raise RuntimeError("thirteen")
+    return of_good_requests(requests)
+"""
+
+
+def test_a_row_on_which_the_domains_code_raises_falls_alone(tmp_path: Path) -> None:
+    """The others of its batch keep the model's answer; its own comes from what is left: here, low confidence."""
+    served = Served(tmp_path, extra=BROKEN_ON)
+    odd = b'{"berth": "north", "length": 13, "flag": "NO"}'
+    bodies = [NORTH, SOUTH, odd, NORTH, SOUTH]
+    found = served.answers(*bodies)
+    assert [answer.source for answer in found] == ["model", "model", "low_confidence", "model", "model"]
+    assert found[0] == served.answers(NORTH)[0]
+    assert (found[2].prediction, found[2].confidence, found[2].needs_review) == (None, 0.0, True)
+
+
+def test_fields_at_fault_are_named(served: Served) -> None:
+    """Before a request waits for its batch."""
+    with pytest.raises(InvalidRequest) as refused:
+        served.predictor.understand(b'{"berth": "west", "lenght": 3, "at": "2024-05-01T12:00:00Z"}')
+    assert sorted(refused.value.fields) == ["at", "berth", "lenght", "length"]
