@@ -97,13 +97,19 @@ class Server:
         )
 
     def phases(self) -> dict[str, float]:
-        """By phase the seconds of all batches so far, and under `batches` and `rows` how many there were; ours only."""
+        """Seconds by phase, and counts, of all batches so far; empty where it is not ours.
+
+        Under `batches`, `rows` and `answers` stands how many there were, under `model` how many answers were its own.
+        """
         if self.metrics is None:
             return {}
         with urllib.request.urlopen(self.metrics, timeout=20) as answer:
             lines = [line.rpartition(" ") for line in answer.read().decode().splitlines() if line[:1] != "#"]
         told = {name: float(value) for name, _, value in lines}
         sums = {name: told[f'mlplatform_phase_seconds_sum{{phase="{name}"}}'] for name in PHASES}
+        counted = {name: value for name, value in told.items() if name.startswith("mlplatform_predictions_total{")}
+        sums["answers"] = sum(counted.values())
+        sums["model"] = sum(value for name, value in counted.items() if 'source="model"' in name)
         return {**sums, "batches": told["mlplatform_batch_rows_count"], "rows": told["mlplatform_batch_rows_sum"]}
 
     def figure(self, connections: int, read: "Callable[[Run], float]") -> tuple[float, float, float]:
@@ -424,7 +430,16 @@ def report(servers: Sequence[Server]) -> None:
 def _print_phases(servers: Sequence[Server]) -> None:
     """Where the time of a batch goes, and of a request."""
     print("\nmicroseconds of a batch by phase, medians of the rounds; then the CPU of a request\n")
-    names = ["server", "connections", "rows / batch", *PHASES, "CPU / request", "its features and score", "its rest"]
+    names = [
+        "server",
+        "connections",
+        "rows / batch",
+        *PHASES,
+        "by the model",
+        "CPU / request",
+        "its features and score",
+        "its rest",
+    ]
     print(f"| {' | '.join(names)} |")
     print("|---" * len(names) + "|")
     for server in servers:
@@ -436,7 +451,10 @@ def _print_phases(servers: Sequence[Server]) -> None:
             ]
             cpu = statistics.median(cpu_micros(run) for run in runs)
             worked = (spent[1] + spent[3]) / rows
-            cells = [f"{rows:.1f}", *(f"{each:,.0f}" for each in (*spent, cpu, worked, cpu - worked))]
+            # An answer of the fallback costs less: a server that gives many of them is not to be compared.
+            share = statistics.median(run.phases["model"] / run.phases["answers"] for run in runs)
+            told = [*(f"{each:,.0f}" for each in spent), f"{share:.1%}"]
+            cells = [f"{rows:.1f}", *told, *(f"{each:,.0f}" for each in (cpu, worked, cpu - worked))]
             print(f"| {server.name} | {connections} | {' | '.join(cells)} |")
 
 

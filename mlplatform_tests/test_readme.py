@@ -19,7 +19,7 @@ def test_every_command_is_named_and_exists() -> None:
     offered = {
         command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
     }
-    assert named == offered
+    assert named == offered | {group.name for group in app.registered_groups}
 
 
 def test_every_setting_is_named() -> None:

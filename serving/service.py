@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 
 from mlplatform.errors import Unavailable
 from mlplatform.registry.pointer import pointer_path
-from mlplatform.settings import Settings, settings, silence_telemetry
+from mlplatform.settings import Settings, child_environment, settings, silence_telemetry
 
 silence_telemetry()
 # `bentoml serve` has asked before it imports us, and remembers the answer; without this it would report the start.
@@ -77,7 +77,7 @@ async def become_supervisor(_app: Starlette) -> AsyncIterator[None]:
     """Runs in BentoML's worker process only, when it is about to take requests; it does not return."""
     told = served_settings()
     command = supervisor_command(sys.argv, told)
-    environment = {**os.environ, "MLPLATFORM_HOME": str(told.home)}
+    environment = child_environment(MLPLATFORM_HOME=str(told.home))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SOURCE), environment.get("PYTHONPATH", "")]))
     sys.stdout.flush()
     sys.stderr.flush()
