@@ -17,6 +17,7 @@ from mlplatform.registry.api_keys import ApiKeys, keys_folder
 from mlplatform.settings import settings, silence_telemetry
 from serving.access import Access, keys_required
 from serving.gateway import Gateway
+from serving.http_protocol import HttpProtocol
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
 from serving.rate_limit import rate_limits
@@ -57,7 +58,7 @@ def main() -> None:
     config = uvicorn.Config(
         _alive(gateway, log, given.folder / f"gateway-{given.number}"),
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         lifespan="on",
         log_config=None,
         access_log=False,
