@@ -150,7 +150,11 @@ def request_frame(taken: list[tuple[Any, ...]], columns: tuple[Column, ...]) -> 
     if all(isinstance(each.dtype, pl.Float64) for each in fields):
         # No request holds NaN, so after numpy has made it of a null it can be made a null again.
         numbers = np.ascontiguousarray(np.array(taken, dtype=np.float64).T)
-        frame = pl.DataFrame([pl.Series(each.name, row) for each, row in zip(fields, numbers, strict=True)])
+        # One Series and slices of it: making one of numpy's takes 4 µs, a slice 2.
+        every, rows = pl.Series(numbers.reshape(-1)), len(taken)
+        frame = pl.DataFrame(
+            [every.slice(position * rows, rows).alias(each.name) for position, each in enumerate(fields)]
+        )
         return frame.fill_nan(None) if np.isnan(numbers).any() else frame
     columns_of = zip(fields, zip(*taken, strict=True), strict=True)
     series = [pl.Series(each.name, values, dtype=each.stored) for each, values in columns_of]
