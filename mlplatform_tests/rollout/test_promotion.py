@@ -13,6 +13,7 @@ from mlplatform.errors import BundleCorrupt, PromotionRefused, StaleRevision
 from mlplatform.registry.bundle import Bundle
 from mlplatform.registry.candidate import bundle_of, load_candidate
 from mlplatform.registry.ledger import Entry, Ledger
+from mlplatform.registry.pointer import pointer_path, read_pointer
 from mlplatform.rollout import promotion
 from mlplatform.rollout.judge import judge_candidate, load_decision
 from mlplatform.rollout.promotion import promote
@@ -60,6 +61,17 @@ def test_the_first_model_that_passes_becomes_champion(judged: TrainedHome) -> No
     assert entry.to_manifest == load_candidate(judged.folder).manifest == Ledger(judged.platform).champion(NAME)
     assert entry.evidence["recipe"] == judged.recipe.key
     assert (entry.actor, entry.at) == ("test", judged.platform.clock())
+
+
+def test_running_services_are_pointed_at_it(judged: TrainedHome) -> None:
+    """At the promotion; and when it is asked for again, should its process have been killed before it could point."""
+    pointer = pointer_path(judged.platform.home, NAME)
+    pointer.unlink(missing_ok=True)
+    entry = promoted(judged)
+    assert read_pointer(pointer) == entry.to_manifest
+    pointer.unlink()
+    assert promoted(judged) == entry
+    assert read_pointer(pointer) == entry.to_manifest
 
 
 def test_a_better_one_takes_its_place(challenged: TrainedHome) -> None:
