@@ -28,7 +28,7 @@ def of_request(requests: pl.DataFrame) -> pl.DataFrame:
 
 
 columns = tuple(
-    Column(name=name, dtype=pl.Float32(), meaning="a number", minimum=-1_000, maximum=1_000) for name in NAMES
+    Column(name=name, dtype=pl.Float64(), meaning="a number", minimum=-1_000, maximum=1_000) for name in NAMES
 )
 number = Threshold(value=1, reason="nothing is decided by it")
 
@@ -43,14 +43,14 @@ DOMAIN = Domain(
             meaning="rows of numbers",
             contract=Contract(columns=columns),
             base=lambda rows: rows,
-            base_columns=(*columns, Column(name="label", dtype=pl.Float32(), meaning="0 or 1")),
+            base_columns=(*columns, Column(name="label", dtype=pl.Float64(), meaning="0 or 1")),
         ),
     ),
     on_demand=(
         OnDemand(
             name="of_request",
             meaning="the request's own numbers",
-            features=tuple(Feature(name=name, dtype=pl.Float32(), meaning="a number") for name in FEATURES),
+            features=tuple(Feature(name=name, dtype=pl.Float64(), meaning="a number") for name in FEATURES),
             function=of_request,
         ),
     ),

@@ -203,7 +203,10 @@ def _outputs(bundle: Bundle) -> int:
 async def _warm_up(predictor: Predictor, clock: Callable[[], float]) -> None:
     """Answer the example request a few times, for nobody: what is first is slow, and would miss its deadline."""
     try:
-        values, at = predictor.understand(msgspec.json.encode(dict(predictor.bundle.domain.requests.example)))
+        asked = predictor.bundle.domain.requests
+        names = [column.name for column in asked.columns]
+        example = {name: value for name, value in asked.example.items() if name in names}
+        values, at = predictor.understand(msgspec.json.encode(example))
     except InvalidRequest as error:
         predictor.tell(f"the domain's own example is no request: {error}")
         return

@@ -9,7 +9,6 @@ refused alone, and its answer is the one that it would get alone, to the bit. Va
 pinned one are as good as none.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -324,14 +323,13 @@ class Predictor:
         """Values of all views for some rows; nulls, and a reason, where a view cannot be read."""
         parts, statuses, revisions, reason = [], {}, {}, ""
         for reference, declared in self._views.items():
-            entity = self.bundle.domain.view(reference)[1].entity
             permit = self._store_breaker.permit()
             began = self._clock()
             try:
                 if permit is None:
                     raise Unavailable("the online store failed often; it is left alone for a while")
                 check_view_version(self.bundle, self._store, reference)
-                lookup = self._store.lookup(reference, rows.select(entity), rows["at"])
+                lookup = self._store.lookup(reference, rows, rows.get_column("at"))
                 revisions[reference] = self._store.revision(reference) or ""
                 permit.succeeded(self._clock() - began)
                 parts.append(lookup.values)
@@ -352,17 +350,22 @@ class Predictor:
         if permit is None:
             return None, 0.0, "the breaker is open: the model failed often"
         began = self._clock()
-        try:
-            # A fifth of the budget is kept for the fallback chain, which takes far less.
-            scores, worker_took = await self.workers.score_timed(numbers, deadline=deadline - self._budget / 5)
-        except asyncio.CancelledError:
+        # A fifth of the budget is kept for the fallback chain, which takes far less.
+        until = deadline - self._budget / 5
+        if began >= until:
+            # The model was never asked: that it is late is no failure of its own.
             permit.cancelled()
-            raise
+            return None, 0.0, "the request waited too long for the model"
+        try:
+            scores, worker_took = await self.workers.score_timed(numbers, deadline=until)
         except (WorkerFailed, TimeoutError) as error:
             permit.failed(self._clock() - began)
             self.tell(f"the model did not answer: {error}")
             slow = isinstance(error, TimeoutError)
             return None, 0.0, "the model was too slow" if slow else "the model did not answer"
+        except BaseException:
+            permit.cancelled()
+            raise
         try:
             plain_answers(self.bundle.model, scores)
         except ScoreOutOfRange as error:

@@ -18,9 +18,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from mlplatform.errors import Unavailable
+
+NOWHERE = -1
+"""Place of what a snapshot does not hold: its last row, which is all null."""
+
+_NEVER = 2**63 - 1
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,19 @@ class _Snapshot:
     file: str
     version: str
     ttl: timedelta
-    features: tuple[str, ...]
     keys: tuple[str, ...]
-    rows: pl.DataFrame
+    values: pl.DataFrame
+    """(n_rows + 1, n_features); the last row is all null, and stands for what is not there."""
+
     position: Mapping[tuple[object, ...], int]
     """Row of the newest value, by key."""
 
-    earlier: pl.Series
-    """(n_rows,) UInt32: row of the key's value before this one; null where the snapshot holds none."""
+    earlier: npt.NDArray[np.int64]
+    """(n_rows + 1,) row of the key's value before this one; `NOWHERE` where the snapshot holds none."""
+
+    event_time: npt.NDArray[np.int64]
+    available_at: npt.NDArray[np.int64]
+    """(n_rows + 1,) microseconds since 1970, UTC; of what is not there later than every request."""
 
 
 class SnapshotStore:
@@ -91,7 +104,7 @@ class SnapshotStore:
         Parameters
         ----------
         view : `owner/view`
-        keys : (n, n_keys) the view's key columns
+        keys : (n, …) the view's key columns, and others that are not read
         at : (n,) Datetime us, UTC
 
         Raises
@@ -100,29 +113,19 @@ class SnapshotStore:
             There is no snapshot of the view, or it cannot be read.
         """
         snapshot = self._snapshot(view)
-        indices = pl.Series(
-            [snapshot.position.get(key) for key in keys.select(snapshot.keys).iter_rows()], dtype=pl.UInt32
-        )
-        found = _gathered(snapshot.rows, indices, at)
-        held_back = found["available_at"] > at
-        if held_back.any():
-            indices = snapshot.earlier.gather(indices).zip_with(held_back.fill_null(value=False), indices)
-            found = _gathered(snapshot.rows, indices, at)
-        # Null where the key is not found.
-        there = (pl.col("available_at") <= pl.col("_at")) & (pl.col("event_time") <= pl.col("_at"))
-        fresh = pl.col("event_time") >= pl.col("_at") - snapshot.ttl
-        status = (
-            pl.when(there & fresh)
-            .then(pl.lit("present"))
-            .when(there)
-            .then(pl.lit("expired"))
-            .otherwise(pl.lit("not_found"))
-        )
-        told = found.with_columns(_status=status)
-        values = told.select(
-            pl.when(pl.col("_status") == "present").then(pl.col(name)).alias(name) for name in snapshot.features
-        )
-        return Lookup(values, told["_status"])
+        columns = [keys.get_column(name).to_list() for name in snapshot.keys]
+        position = snapshot.position
+        places = np.array([position.get(key, NOWHERE) for key in zip(*columns, strict=True)], dtype=np.int64)
+        instants = at.cast(pl.Datetime("us", "UTC")).to_physical().to_numpy()
+        # The newest value may not be available yet; then the one before it is served. NOWHERE is the last place.
+        held_back = snapshot.available_at[places] > instants
+        places = np.where(held_back, snapshot.earlier[places], places)
+        there = (snapshot.available_at[places] <= instants) & (snapshot.event_time[places] <= instants)
+        fresh = snapshot.event_time[places] >= instants - snapshot.ttl // _MICROSECOND
+        present = there & fresh
+        values = snapshot.values[np.where(present, places, len(snapshot.event_time) - 1)]
+        words = np.where(present, "present", np.where(there, "expired", "not_found"))
+        return Lookup(values, pl.Series("status", words.tolist(), dtype=pl.String))
 
     def content(self, view: str) -> str | None:
         """What `publish` was told that the snapshot was made from; None where there is no snapshot."""
@@ -195,25 +198,28 @@ def _snapshot_of(stamp: tuple[int, int], described: Mapping[str, Any], rows: pl.
     # The newest value of a key stands last. A row without a key is of nobody, here as in the point-in-time join.
     rows = rows.drop_nulls(keys)
     position: dict[tuple[object, ...], int] = {}
-    earlier: list[int | None] = []
+    earlier: list[int] = []
     for index, key in enumerate(rows.select(keys).iter_rows()):
-        earlier.append(position.get(key))
+        earlier.append(position.get(key, NOWHERE))
         position[key] = index
+    values = rows.drop(*keys, "event_time", "available_at")
     return _Snapshot(
         stamp=stamp,
         file=described["file"],
         version=described["version"],
         ttl=timedelta(seconds=described["ttl_seconds"]),
-        features=tuple(name for name in rows.columns if name not in (*keys, "event_time", "available_at")),
         keys=keys,
-        rows=rows,
+        values=pl.concat([values, values.clear(1)]),
         position=position,
-        earlier=pl.Series(earlier, dtype=pl.UInt32),
+        earlier=np.array([*earlier, NOWHERE], dtype=np.int64),
+        event_time=_instants(rows.get_column("event_time")),
+        available_at=_instants(rows.get_column("available_at")),
     )
 
 
-def _gathered(rows: pl.DataFrame, indices: pl.Series, at: pl.Series) -> pl.DataFrame:
-    return rows.select(pl.all().gather(indices)).with_columns(_at=at)
+def _instants(column: pl.Series) -> npt.NDArray[np.int64]:
+    micros = column.cast(pl.Datetime("us", "UTC")).to_physical().fill_null(_NEVER).to_numpy()
+    return np.append(micros, _NEVER)
 
 
 def _named_by(pointer: Path) -> str | None:
