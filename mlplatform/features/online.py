@@ -85,18 +85,15 @@ class SnapshotStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._held: dict[str, _Snapshot] = {}
+        self._pointers: dict[str, Path] = {}
 
     def version(self, view: str) -> str | None:
         """Version of the view that the snapshot was computed with; None where there is no snapshot."""
-        if not self._pointer(view).exists():
-            return None
-        return self._snapshot(view).version
+        return snapshot.version if (snapshot := self._there(view)) else None
 
     def revision(self, view: str) -> str | None:
         """Name of the Arrow file that is read; None where there is no snapshot."""
-        if not self._pointer(view).exists():
-            return None
-        return self._snapshot(view).file
+        return snapshot.file if (snapshot := self._there(view)) else None
 
     def lookup(self, view: str, keys: pl.DataFrame, at: pl.Series) -> Lookup:
         """Values of each key.
@@ -172,7 +169,19 @@ class SnapshotStore:
         return arrow
 
     def _pointer(self, view: str) -> Path:
-        return self._folder / f"{view}.json"
+        pointer = self._pointers.get(view)
+        if pointer is None:
+            # Kept, because putting a path together takes longer than asking for the state of the file.
+            pointer = self._pointers[view] = self._folder / f"{view}.json"
+        return pointer
+
+    def _there(self, view: str) -> _Snapshot | None:
+        try:
+            return self._snapshot(view)
+        except Unavailable:
+            if self._pointer(view).exists():
+                raise
+            return None
 
     def _snapshot(self, view: str) -> _Snapshot:
         pointer = self._pointer(view)
