@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Gateway:
     folder : the supervisor's, with the roster
     access, metrics : as their modules say
     log : takes the record of a batch, its rows; never fails
+    beside : runs beside the requests, from start to stop
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Gateway:
         access: Access,
         metrics: Metrics,
         log: Callable[[LiveModel, Any], None],
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
         now: Callable[[], datetime] = wall_clock,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,6 +82,7 @@ class Gateway:
         self._access = access
         self._metrics = metrics
         self._log = log
+        self._beside = beside
         self._now = now
         self._clock = clock
         self._store: OnlineStore = SnapshotStore(settings.home / "online")
@@ -118,9 +121,11 @@ class Gateway:
 
     async def start(self) -> None:
         """Load what the roster names, and go on watching it."""
+        if self._beside is not None:
+            self._tasks.add(asyncio.get_running_loop().create_task(self._beside()))
         await self._follow()
-        task = asyncio.get_running_loop().create_task(self._watch())
-        self._tasks.add(task)
+        loop = asyncio.get_running_loop()
+        self._tasks.add(loop.create_task(self._watch()))
 
     async def stop(self) -> None:
         """Answer what is there, then let go of the workers."""

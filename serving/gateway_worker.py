@@ -8,10 +8,10 @@ import argparse
 import asyncio
 import logging
 import socket
+from functools import partial
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlplatform.registry.api_keys import ApiKeys, keys_folder
 from mlplatform.settings import settings, silence_telemetry
@@ -54,15 +54,18 @@ def main() -> None:
         ),
         metrics=metrics,
         log=log,
+        beside=partial(_show, given.folder / f"gateway-{given.number}", log),
     )
     config = uvicorn.Config(
-        _alive(gateway, log, given.folder / f"gateway-{given.number}"),
+        gateway,
         loop="uvloop",
         http=HttpProtocol,
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
+        # Nothing here asks who the client is; a proxy's headers would be read for each request.
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
@@ -72,22 +75,12 @@ def main() -> None:
         log.close()
 
 
-def _alive(app: Gateway, log: LogWriter, sign: Path) -> ASGIApp:
-    """The application, with a sign of life from its start to its end."""
-    tasks: list[asyncio.Task[None]] = []
-
-    async def show() -> None:
-        while True:
-            sign.touch()
-            log.show()
-            await asyncio.sleep(SIGN_SECONDS)
-
-    async def run(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            tasks.append(asyncio.get_running_loop().create_task(show()))
-        await app(scope, receive, send)
-
-    return run
+async def _show(sign: Path, log: LogWriter) -> None:
+    """A sign of life, for as long as the event loop turns."""
+    while True:
+        sign.touch()
+        log.show()
+        await asyncio.sleep(SIGN_SECONDS)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from mlplatform.features.view import view_features
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, matrix
 from mlplatform.scoring.fallback import Answer, fall_back
-from mlplatform.scoring.postprocess import plain_answers
+from mlplatform.scoring.postprocess import Answers, plain_answers
 from mlplatform.scoring.request import held_rules, read_request, request_frame
 from mlplatform.scoring.request_decoder import RequestDecoder
 from serving.circuit_breaker import CircuitBreaker
@@ -225,22 +225,23 @@ class Predictor:
             return [*first, *await self.predict_rows(asks[half:], rows[half:])]
         numbers = matrix(features)
         computed = self._clock()
-        scores, worker_took, reason = await self._scores(numbers, min(ask.deadline for ask in asks))
+        scored = await self._scores(numbers, min(ask.deadline for ask in asks))
+        ended = self._clock()
         batch = Batch(
             asks=asks,
             answers=[],
             features=numbers,
-            scores=scores,
+            scores=scored.scores,
             statuses=found.statuses,
             revisions=found.revisions,
-            reason=reason or found.reason,
+            reason=scored.reason or found.reason,
             complete=found.complete,
             queue=started - min(ask.received for ask in asks),
             computing=computed - started,
-            hop=max(0.0, self._clock() - computed - worker_took),
-            scoring=worker_took,
+            hop=max(0.0, ended - computed - scored.seconds),
+            scoring=scored.seconds,
         )
-        batch.answers = self._answers(batch, rows, features)
+        batch.answers = self._answers(batch, scored, rows, features)
         return [batch]
 
     def repeated(self, ask: Ask, known: Answer) -> Batch:
@@ -344,51 +345,49 @@ class Predictor:
         values = pl.concat(parts, how="horizontal") if parts else rows.select([])
         return _Found(values, statuses, revisions, reason)
 
-    async def _scores(self, numbers: Matrix, deadline: float) -> tuple[Scores | None, float, str]:
-        """Calibrated scores, the seconds that the worker took, and where there are no scores, why."""
+    async def _scores(self, numbers: Matrix, deadline: float) -> "_Scores":
+        """Calibrated scores and what they say, or why there are none."""
         permit = self.breaker.permit()
         if permit is None:
-            return None, 0.0, "the breaker is open: the model failed often"
+            return _Scores(reason="the breaker is open: the model failed often")
         began = self._clock()
         # A fifth of the budget is kept for the fallback chain, which takes far less.
         until = deadline - self._budget / 5
         if began >= until:
             # The model was never asked: that it is late is no failure of its own.
             permit.cancelled()
-            return None, 0.0, "the request waited too long for the model"
+            return _Scores(reason="the request waited too long for the model")
         try:
-            scores, worker_took = await self.workers.score_timed(numbers, deadline=until)
+            scores, seconds = await self.workers.score_timed(numbers, deadline=until)
         except (WorkerFailed, TimeoutError) as error:
             permit.failed(self._clock() - began)
             self.tell(f"the model did not answer: {error}")
             slow = isinstance(error, TimeoutError)
-            return None, 0.0, "the model was too slow" if slow else "the model did not answer"
+            return _Scores(reason="the model was too slow" if slow else "the model did not answer")
         except BaseException:
             permit.cancelled()
             raise
         try:
-            plain_answers(self.bundle.model, scores)
+            said = plain_answers(self.bundle.model, scores)
         except ScoreOutOfRange as error:
             permit.failed(self._clock() - began)
             self.tell(str(error))
-            return scores, worker_took, f"the model gave a score that is {error.reason}"
+            return _Scores(scores, seconds, None, error.rows, f"the model gave a score that is {error.reason}")
         permit.succeeded(self._clock() - began)
-        return scores, worker_took, ""
+        return _Scores(scores, seconds, said)
 
-    def _answers(self, batch: Batch, rows: pl.DataFrame, features: pl.DataFrame) -> list[Answer]:
-        if batch.scores is None:
+    def _answers(self, batch: Batch, scored: "_Scores", rows: pl.DataFrame, features: pl.DataFrame) -> list[Answer]:
+        if scored.said is not None:
+            return [Answer(*each, "model") for each in zip(*scored.said, strict=True)]
+        if scored.scores is None:
             return self._fall_back(rows, features, batch.asks)
-        try:
-            told = plain_answers(self.bundle.model, batch.scores)
-        except ScoreOutOfRange as error:
-            wrong = sorted(set(error.rows))
-            right = [position for position in range(len(batch.asks)) if position not in set(wrong)]
-            fallen = self._fall_back(rows[wrong], features[wrong], [batch.asks[position] for position in wrong])
-            found = dict(zip(wrong, fallen, strict=True))
-            judged = zip(*plain_answers(self.bundle.model, batch.scores[right]), strict=True)
-            found |= {position: Answer(*each, "model") for position, each in zip(right, judged, strict=True)}
-            return [found[position] for position in range(len(batch.asks))]
-        return [Answer(*each, "model") for each in zip(*told, strict=True)]
+        wrong = sorted(set(scored.wrong))
+        right = [position for position in range(len(batch.asks)) if position not in set(wrong)]
+        fallen = self._fall_back(rows[wrong], features[wrong], [batch.asks[position] for position in wrong])
+        found = dict(zip(wrong, fallen, strict=True))
+        judged = zip(*plain_answers(self.bundle.model, scored.scores[right]), strict=True)
+        found |= {position: Answer(*each, "model") for position, each in zip(right, judged, strict=True)}
+        return [found[position] for position in range(len(batch.asks))]
 
     def _fall_back(self, rows: pl.DataFrame, features: pl.DataFrame | None, asks: Sequence[Ask]) -> list[Answer]:
         return fall_back(
@@ -405,6 +404,22 @@ class Predictor:
 
 LEAST_SECONDS = 0.005
 """Time for the fallback chain of a row that waited past its deadline: it answers in well under a millisecond."""
+
+
+class _Scores(NamedTuple):
+    """What came of asking the model workers."""
+
+    scores: Scores | None = None
+    seconds: float = 0.0
+    """That the worker took."""
+
+    said: Answers | None = None
+    """None where a score is none."""
+
+    wrong: Sequence[int] = ()
+    """Rows whose score is none."""
+
+    reason: str = ""
 
 
 class _Found(NamedTuple):
