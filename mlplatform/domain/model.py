@@ -164,8 +164,11 @@ class Serving:
     max_queued_rows: int = 4_096
     """Rows that may wait; more are refused with 429. At the usual speeds that is a few deadlines' worth."""
 
-    breaker: BreakerSettings = BreakerSettings()
-    store_breaker: BreakerSettings = BreakerSettings()
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    """Of the model workers."""
+
+    store_breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    """Of the online store."""
 
     cache_for: timedelta = timedelta(0)
     """How long the answer to the same request with the same feature revision is given again. Zero: never, since a

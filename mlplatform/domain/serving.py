@@ -62,8 +62,8 @@ class BreakerSettings:
     """Each opening without a closing in between waits that many times longer. resilience4j: 1, and 1.5 where
     back-off is switched on. With 2 something that is gone for good is soon left alone."""
 
-    open_at_most: timedelta = timedelta(seconds=30)
-    """No wait is longer, so that what is mended by hand is noticed within half a minute."""
+    open_at_most: timedelta = timedelta(seconds=4)
+    """No wait is longer: model workers are up again within 6 s, and the model is to be back within 10."""
 
     jitter: float = 0.2
     """Each wait is drawn from ± that share of itself, so that gateways do not probe in step. resilience4j: 0, and 0.5

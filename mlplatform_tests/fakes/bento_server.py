@@ -53,7 +53,6 @@ class Server:
             with refused:
                 return Answered(refused.code, refused.headers, refused.read().decode())
 
-
     def wait_until_ready(self) -> None:
         """Wait until the model workers have scored the golden rows."""
         until = time.monotonic() + START_SECONDS
