@@ -64,7 +64,7 @@ def demo(
     ui_port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
     port: Annotated[int, typer.Option(help="Port of the predictions.")] = 3001,
 ) -> None:
-    """Run the main job on the domain's own sample and serve: land, five stages, train, promote, Bento, first answer."""
+    """Run the main job on the domain's own sample and serve: land, six stages, train, promote, Bento, first answer."""
     from mlplatform.operations.demo import run_demo
 
     met = run_demo(
@@ -88,17 +88,21 @@ def land(domain: DomainName, first: First = None, last: Last = None) -> None:
 
 @app.command()
 def backfill(domain: DomainName, first: First = None, last: Last = None) -> None:
-    """Take landed days through the five stages, in one run. What is up to date is recomputed and changes nothing."""
-    from mlplatform.features.landing import days_landed_by_all, place_of
+    """Take landed days through the six stages, in one run. What is up to date is recomputed and changes nothing."""
+    from mlplatform.features.landing import days_landed_by_all, landed, place_of
     from mlplatform.operations.jobs import materialize_days
+    from mlplatform.operations.status import what_is_missing
 
     platform, declared = platform_from_settings(), registered_domain(domain)
-    landed = days_landed_by_all(platform, declared)
-    if not landed:
-        places = ", ".join(str(place_of(platform, declared, source)) for source in declared.sources)
+    complete = days_landed_by_all(platform, declared)
+    if not complete:
+        found = {source.name: landed(platform, declared, source) for source in declared.sources}
+        silent = [source for source in declared.sources if not found[source.name].days] or declared.sources
+        places = ", ".join(str(place_of(platform, declared, source)) for source in silent)
+        missing = what_is_missing(declared, found) or "nothing has landed"
         what = f"Run `mlplatform land {domain}` for the sample" if declared.sample else "Land a day there"
-        raise DataError(f"nothing has landed in {places}. {what}; `mlplatform status` tells what waits")
-    days = _days(first or landed[0], last or landed[-1])
+        raise DataError(f"{missing} in {places}. {what}; `mlplatform status` tells what waits")
+    days = _days(first or complete[0], last or complete[-1])
     run = materialize_days(platform, declared, days)
     out.print(f"{len(days)} days, {days[0]} to {days[-1]}, run {run}")
 

@@ -27,7 +27,7 @@ def build_definitions(domain: Domain) -> dg.Definitions:
     pipeline = dg.define_asset_job(
         features_job_name(domain),
         selection=dg.AssetSelection.groups(domain.name),
-        description=f"The five stages of {domain.name} for a range of days",
+        description=f"The six stages of {domain.name} for a range of days",
     )
     trainings = [
         dg.define_asset_job(

@@ -7,7 +7,9 @@
     ├── DataError                   mend or wait for the data
     │   ├── NotLanded               a source has sent nothing for that day
     │   ├── MalformedFile           a landed file cannot be read as its source declares
+    │   ├── ChangedWhileRead        what landed went or changed during the read: run again
     │   ├── MissingPartition        a partition that was asked for has no revision
+    │   │   └── UnknownRecipe       no recipe of that key was made
     │   ├── IncompleteWindow        a trailing window lacks some of its days
     │   ├── ContractBroken          a blocking rule of a contract refused the partition
     │   ├── DomainCodeRaised        the domain's own function raised over a day
@@ -63,6 +65,16 @@ class MalformedFile(DataError):
         self.reason = reason
 
 
+class ChangedWhileRead(DataError):
+    """What has landed went or changed while it was being read: no fault of the day, so it is not kept as one."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(
+            f"{path} {what} while it was being read. It is read again by itself, when it is there as a whole"
+        )
+        self.path = path
+
+
 class NotLanded(DataError):
     """A source has sent nothing for a day that was asked for."""
 
@@ -79,19 +91,31 @@ class MissingPartition(DataError):
     """A partition that was asked for has no revision."""
 
     def __init__(self, table: str, partitions: Sequence[str]) -> None:
-        listed = ", ".join(partitions[:5]) + (f" and {len(partitions) - 5} more" if len(partitions) > 5 else "")
-        super().__init__(f"{table} has no revision of {listed}. Materialise that stage for these partitions first")
+        super().__init__(
+            f"{table} has no revision of {_listed(partitions)}. Materialise that stage for these partitions first"
+        )
         self.table = table
         self.partitions = tuple(partitions)
+
+
+class UnknownRecipe(MissingPartition):
+    """No recipe of that key was made."""
+
+    def __init__(self, model: str, key: str, recipes: Sequence[str]) -> None:
+        there = f"there is {_listed(recipes)}" if recipes else "it has none"
+        DataError.__init__(
+            self, f"no recipe of {model} is called {key!r}; {there}. `mlplatform train` makes the recipe of now"
+        )
+        self.table = model
+        self.partitions = (key,)
 
 
 class IncompleteWindow(DataError):
     """A trailing window lacks some of its days, so nothing was computed from what happens to be there."""
 
     def __init__(self, view: str, partition: str, missing: Sequence[str]) -> None:
-        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         super().__init__(
-            f"{view} of {partition} needs {listed}, which did not arrive. "
+            f"{view} of {partition} needs {_listed(missing)}, which did not arrive. "
             "Land and materialise those days, or declare them absent in the source"
         )
         self.view = view
@@ -155,13 +179,13 @@ class ExpectationRaised(MlplatformError):
 class NonDeterministicStage(MlplatformError):
     """The same inputs, code and environment gave other bytes than before."""
 
-    def __init__(self, table: str, partition: str) -> None:
+    def __init__(self, table: str, partitions: Sequence[str]) -> None:
         super().__init__(
-            f"{table} of {partition}: same input revisions, code version and lock file, yet other content than an "
-            "earlier revision. Look for an unsorted group, a random number or a clock in the transformation"
+            f"{table} of {_listed(partitions)}: same input revisions, code version and lock file, yet other content "
+            "than an earlier revision. Look for an unsorted group, a random number or a clock in the transformation"
         )
         self.table = table
-        self.partition = partition
+        self.partitions = tuple(partitions)
 
 
 class StaleRevision(MlplatformError):
@@ -339,3 +363,7 @@ class BatchLost(MlplatformError):
 
 class Unavailable(MlplatformError):
     """An outside part (a server, a store, a port) is not there."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from mlplatform.cli import app
+from mlplatform.domains.flight_delay import DOMAIN as FLIGHTS
 from mlplatform.domains.synthetic import DOMAIN
+from mlplatform.features.landing import land_sample
 from mlplatform.features.tables import Tables, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.ledger import Ledger
@@ -93,6 +95,40 @@ def revisions(platform: Platform) -> dict[str, int]:
     return {store.name: len(store.revisions()) for stage in stages for store in tables.of(stage).values()}
 
 
+def test_python_runs_it_as_a_module(tmp_path: Path) -> None:
+    """Where the script is not on the path, `python -m mlplatform` is the same: its refusals too."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mlplatform", "train", "synthetic"],
+        env={**os.environ, "MLPLATFORM_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.startswith("mlplatform: a model is written")) == (1, True), done.stderr
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are(platform: Platform) -> None:
+    """A key that was mistyped."""
+    land_orders(platform, ALL_DAYS[:4])
+    backfill(platform, ALL_DAYS[:4])
+    made = recipe(platform, DOMAIN, DOMAIN.model("late_order"))
+    save_recipe(platform.training("synthetic", "late_order", made.key), made)
+    said = command(platform.home, "promote", NAME, "2024-01-05-nothing")
+    assert (said.code, len(said.lines)) == (1, 1), said.text
+    assert f"no recipe of late_order is called '2024-01-05-nothing'; there is {made.key}." in said.text
+
+
+def test_backfill_names_the_source_that_has_landed_nothing(platform: Platform) -> None:
+    """Not the one whose days are there."""
+    land_sample(platform, FLIGHTS, FLIGHTS.start, FLIGHTS.start)
+    missing = FLIGHTS.sources[-1].name
+    (platform.landing(FLIGHTS.name) / missing / f"{FLIGHTS.start}.parquet").unlink()
+    said = command(platform.home, "backfill", FLIGHTS.name)
+    assert said.code == 1 and f"nothing has landed of {missing} (" in said.text
+    assert f"in {platform.landing(FLIGHTS.name) / missing}. Run" in said.text
+
+
 def test_help_names_every_verb_with_a_sentence(tmp_path: Path) -> None:
     """Each verb stands in `--help` with the first sentence of what it does; so it does in its own."""
     said = installed_command(tmp_path, "--help")
@@ -129,7 +165,10 @@ def test_without_a_verb_or_with_a_wrong_one_it_shows_how_it_is_used(tmp_path: Pa
         (("train", NAME, "--as-of", "yesterday"), "'yesterday' is no day. Write it as"),
         (("backfill", "synthetic"), "Run `mlplatform land synthetic` for the sample"),
         (("train", NAME), "synthetic has no features yet. Land data and run `mlplatform backfill synthetic`"),
-        (("promote", NAME, "2024-01-21-00000000"), "make one with `mlplatform train`"),
+        (
+            ("promote", NAME, "2024-01-21-00000000"),
+            "no recipe of late_order is called '2024-01-21-00000000'; it has none. `mlplatform train`",
+        ),
         (("serve", NAME), f"{NAME} has no champion. Run `mlplatform train {NAME}` first"),
     ],
 )

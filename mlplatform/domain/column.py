@@ -103,6 +103,8 @@ class Contract:
     """What a frame promises: its columns, its key, rules over rows and over the whole partition."""
 
     columns: tuple[Column, ...]
+    """Every column that a landed day has, in order."""
+
     unique: tuple[str, ...] = ()
     """The key. Of rows with the same key the first is kept, the others break the rule `unique`."""
 
@@ -110,6 +112,8 @@ class Contract:
     """`warning` keeps every row of a key, and only counts them."""
 
     rules: tuple[RowRule, ...] = ()
+    """Rules over several columns of one row, such as that it ends after it begins."""
+
     min_rows: int = 0
     """Fewer landed rows stop the partition: half a file must not pass for a quiet day."""
 
@@ -120,6 +124,8 @@ class Contract:
     """Of `min_rows` and `max_rows`."""
 
     freshness: Freshness | None = None
+    """How close to the end of its day the newest row must be: one `Freshness(column=…, within=…)`, of one column.
+    None: a day that breaks off early is taken for a quiet one."""
 
     max_refused_share: float = 0.05
     """Share of rows in quarantine above which the rest is not trusted either and the partition stops.
@@ -136,6 +142,10 @@ class Contract:
             raise DeclarationError(f"min_rows {self.min_rows} is above max_rows {self.max_rows}: no day could pass")
         if not 0 <= self.max_refused_share <= 1:
             raise DeclarationError(f"max_refused_share is a share from 0 to 1, not {self.max_refused_share}")
+        if self.freshness is not None and not isinstance(self.freshness, Freshness):
+            raise DeclarationError(
+                f"freshness of a contract is a {type(self.freshness).__name__}. Give one Freshness(column=…, within=…)"
+            )
         if self.freshness is not None:
             dtype = self.schema.get(self.freshness.column)
             if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:

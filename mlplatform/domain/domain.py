@@ -65,7 +65,7 @@ class Domain:
     requests: Requests
     models: tuple[ModelSpec, ...]
     publishing_delay: timedelta = timedelta(hours=1)
-    """From the end of a partition until its features can be served. One hour: landing, five stages and publication take
+    """From the end of a partition until its features can be served. One hour: landing, six stages and publication take
     minutes; the rest is slack. Too small a value promises features that are not there yet: hidden skew."""
 
     history_until: date | None = None

@@ -7,10 +7,14 @@ One step makes them all, so that a day whose data is wrong does not hold back th
 at the first failure, since a step that fails starts none after it. So the step reports each partition that it made with
 a materialisation of its own, and its own data version; at the end it fails if any day has failed. Those days are then
 red in the UI, and the run says why.
+
+The tables come first and Dagster hears of them afterwards: a run that is killed in between has made days that the UI
+does not know. What a run finds up to date and not told (`untold`), it tells.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -25,9 +29,11 @@ from mlplatform.features.checks import (
     evaluations,
     judge,
     last_evaluations,
+    look_again,
     naming_materialisations,
 )
-from mlplatform.features.partitions import daily, trailing
+from mlplatform.features.failures import open_failures
+from mlplatform.features.partitions import daily, is_of, trailing
 from mlplatform.features.stage import Revision
 from mlplatform.features.tables import Tables, stages
 from mlplatform.provenance.code_version import declaration_version
@@ -80,6 +86,7 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
             only_due=only_due_tag in context.run.tags,
         )
         judged: list[dg.AssetCheckEvaluation] = []
+        unread: set[str] = set()
         for stage, outcome in chain:
             pages = {}
             if stage == "validated":
@@ -92,14 +99,24 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
             if stage == "validated":
                 for result in naming_materialisations(context.instance, domain, judged):
                     context.log_event(result)
+            if stage == "raw":
+                unread |= outcome.failed.keys()
             for day, error in outcome.failed.items():
                 whole.failed.setdefault(day, error)
-        if whole.failed:
-            for event in _as_they_were(platform, domain, selected, set(days) - whole.failed.keys(), made):
-                context.log_event(event)
+        lost = untold(context.instance, platform, domain, days)
+        # Dagster shows what a failed run has planned and not made as failed, also where it was up to date.
+        stood = set(days) - whole.failed.keys() if whole.failed else set[str]()
+        for stage in selected:
+            for day, revisions in _current(platform, domain, stage, sorted(stood | set(lost[stage]))).items():
+                if (stage, day) not in made:
+                    context.log_event(_materialisation(domain, stage, day, revisions, {}))
         if "validated" in selected:
-            left = sorted(set(days) - {str(each.partition) for each in judged} - whole.failed.keys())
-            kept = last_evaluations(context.instance, domain, left)
+            left = sorted(set(days) - {str(each.partition) for each in judged} - unread)
+            kept = list(
+                last_evaluations(context.instance, domain, [day for day in left if day not in lost["validated"]])
+            )
+            again = look_again(platform, domain, sorted(set(left) - {str(each.partition) for each in kept}))
+            kept += evaluations(domain, again, judge(platform, domain, again))
             for result in naming_materialisations(context.instance, domain, kept):
                 context.log_event(result)
         pipeline.raise_failures(whole)
@@ -107,6 +124,29 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
         yield from ()
 
     return stages_of_a_day
+
+
+def untold(
+    instance: dg.DagsterInstance, platform: Platform, domain: Domain, days: Sequence[str] | None = None
+) -> dict[str, list[str]]:
+    """By stage, the days of which Dagster does not know what the tables hold; without those that have failed there.
+
+    Parameters
+    ----------
+    days : those to look at; None: all
+    """
+    failed = {(each.stage, each.day) for each in open_failures(platform, domain, days)}
+    found = {}
+    for stage in stages:
+        told = instance.event_log_storage.get_latest_tags_by_partition(
+            stage_key(domain, stage), dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
+        )
+        found[stage] = [
+            day
+            for day, revisions in _current(platform, domain, stage, days).items()
+            if (stage, day) not in failed and told.get(day, {}).get(DATA_VERSION_TAG) != _data_version(revisions)
+        ]
+    return found
 
 
 def _spec(domain: Domain, stage: str) -> dg.AssetSpec:
@@ -141,17 +181,25 @@ def _materialisation(
     )
 
 
-def _as_they_were(
-    platform: Platform, domain: Domain, selected: Sequence[str], days: set[str], made: set[tuple[str, str]]
-) -> Iterator[dg.AssetMaterialization]:
-    """Partitions of a failed run that were up to date, so not made again: Dagster would show them as failed."""
-    for stage in selected:
-        left = sorted(day for day in days if (stage, day) not in made)
-        current = {name: store.current(left) for name, store in Tables(platform, domain).of(stage).items()}
-        for day in left:
-            revisions = {name: found[day] for name, found in current.items() if day in found}
-            if len(revisions) == len(current):
-                yield _materialisation(domain, stage, day, revisions, {})
+def _current(
+    platform: Platform, domain: Domain, stage: str, days: Sequence[str] | None
+) -> dict[str, dict[str, Revision]]:
+    """By day, the current revision of each table of a stage; without days that lack one not declared absent."""
+    tables = {name: store.current(days) for name, store in Tables(platform, domain).of(stage).items()}
+    whole = {}
+    for day in sorted(set().union(*tables.values())):
+        lacking = [name for name, current in tables.items() if day not in current]
+        if all(date.fromisoformat(day) in _absent(domain, stage, name) for name in lacking) and is_of(domain, day):
+            whole[day] = {name: current[day] for name, current in tables.items() if day in current}
+    return whole
+
+
+def _absent(domain: Domain, stage: str, table: str) -> frozenset[date]:
+    """Days that a table is not made for, since nothing of what it is made from was sent."""
+    if stage == "feature_store":
+        return frozenset()
+    made_from = next((each.inputs for each in domain.derived if stage == "derived" and each.name == table), (table,))
+    return frozenset.intersection(*(domain.source(name).absent for name in made_from))
 
 
 def _dependency(domain: Domain, stage: str, each: str) -> dg.AssetDep:

@@ -3,7 +3,7 @@
 What is due is asked of the tables and of the landing places alone: a day is due when some table of it would be made
 from something else than it was. No cursor and no message says so, hence none can be lost: whatever was killed, the next
 look finds the same days due, until they are computed. A day that has failed is due again when its file, its code or the
-environment has changed, and not before.
+environment has changed, and not before. What landed need not stay: stages after `raw` are made from `raw`.
 
 Good days go on where others fail: a day that fails in one stage is left out of the stages after it, and told at the
 end.
@@ -18,9 +18,9 @@ from mlplatform.domain.source import Source
 from mlplatform.errors import IncompleteWindow
 from mlplatform.features.failures import Failure, open_failures, record_failures
 from mlplatform.features.landing import Landed, days_landed_by_all, landed
-from mlplatform.features.pipeline import Outcome, pending, run, steps, table_versions
+from mlplatform.features.pipeline import Outcome, made_from_now, pending, run, steps, table_versions
 from mlplatform.features.publish import publish_snapshots, unpublished
-from mlplatform.features.tables import stages
+from mlplatform.features.tables import Tables, stages
 from mlplatform.features.view import look_back_days
 from mlplatform.provenance.code_version import declaration_version
 from mlplatform.provenance.platform import Platform
@@ -75,18 +75,22 @@ def due(platform: Platform, domain: Domain, places: Mapping[str, Landed] | None 
             waiting[day] = f"{', '.join(lacking)} to land"
         else:
             complete.append(day)
-    failures = open_failures(platform, domain)
+    kept = open_failures(platform, domain)
+    over = _over(platform, domain, kept)
+    failures = [each for each in kept if each not in over]
     tried = _tried(failures)
-    found: set[str] = set()
-    if complete:
-        for stage in stages:
-            found |= set(pending(platform, domain, stage, complete, tried=tried.get(stage)))
-        stuck = found | {each.day for each in failures}
-        waiting |= _windows_that_wait(platform, domain, [day for day in complete if day not in stuck])
+    # A run closes those that are over, also where it has nothing to compute. A domain may have been cut since.
+    found = {each.day for each in over if _is_of(domain, each.day)}
+    held = _held(platform, domain)
+    for stage in stages:
+        if of_stage := complete if stage == "raw" else held:
+            found |= set(pending(platform, domain, stage, of_stage, tried=tried.get(stage)))
+    if held:
+        failed = {each.day for each in failures}
+        waiting |= _windows_that_wait(platform, domain, [day for day in held if day not in found | failed])
         if not found and unpublished(platform, domain):
             # A run that was killed before its last act; the next one finds nothing to compute, and publishes.
-            failed = {each.day for each in failures}
-            found = set([day for day in complete if day not in failed][-1:])
+            found = set([day for day in held if day not in failed][-1:])
     days = tuple(sorted(found))
     new = {day: {name: versions.get(day) for name, versions in listed.items()} for day in days}
     code = {stage: table_versions(domain, stage) for stage in stages}
@@ -125,10 +129,10 @@ def run_chain(
         todo = [day for day in days if day not in stopped or _goes_on(stage, stopped[day])]
         if only_due:
             tried = _tried(open_failures(platform, domain, todo))
-            complete = set(days_landed_by_all(platform, domain))
-            todo = pending(platform, domain, stage, [day for day in todo if day in complete], tried=tried.get(stage))
+            there = set(days_landed_by_all(platform, domain) if stage == "raw" else _held(platform, domain))
+            todo = pending(platform, domain, stage, [day for day in todo if day in there], tried=tried.get(stage))
         outcome = run(platform, domain, stage, todo, run_id=run_id)
-        _record(platform, domain, stage, outcome, run_id)
+        _record(platform, domain, stage, days, outcome, run_id)
         for day in outcome.failed:
             stopped.setdefault(day, stage)
         if stage == "feature_store":
@@ -136,15 +140,47 @@ def run_chain(
         yield stage, outcome
 
 
-def _record(platform: Platform, domain: Domain, stage: str, outcome: Outcome, run_id: str) -> None:
+def _record(platform: Platform, domain: Domain, stage: str, days: Sequence[str], outcome: Outcome, run_id: str) -> None:
     now = platform.clock()
     failed = [
         Failure(day=day, stage=stage, table=fault.table, reason=str(fault.error), made_from=fault.made_from, at=now)
         for day, faults in outcome.faults.items()
         for fault in faults
     ]
-    made = {day: [(stage, table) for table in tables] for day, tables in outcome.revisions.items()}
-    record_failures(platform, domain, failed, made=made, run_id=run_id)
+    closed = {day: [(stage, table) for table in tables] for day, tables in outcome.revisions.items()}
+    tried_now = {each.of for each in failed}
+    before = [each for each in open_failures(platform, domain, days) if each.stage == stage]
+    for each in _over(platform, domain, before):
+        if each.of not in tried_now:
+            closed.setdefault(each.day, []).append((stage, each.table))
+    record_failures(platform, domain, failed, closed=closed, run_id=run_id)
+
+
+def _over(platform: Platform, domain: Domain, failures: Sequence[Failure]) -> list[Failure]:
+    """Failures of a table that would be made from something else now, or from nothing: a file was put back or away."""
+    found = []
+    for stage in stages:
+        of_stage = [each for each in failures if each.stage == stage]
+        if of_stage:
+            wanted = made_from_now(platform, domain, stage, sorted({each.day for each in of_stage}))
+            found += [each for each in of_stage if wanted.get((each.day, each.table)) != each.made_from]
+    return found
+
+
+def _held(platform: Platform, domain: Domain) -> list[str]:
+    """Days that `raw` has of every source, or that are declared absent there, in order."""
+    tables = Tables(platform, domain)
+    raw = {source.name: tables.raw(source.name).current().keys() for source in domain.sources}
+    return [
+        day
+        for day in sorted(set().union(*raw.values()))
+        if _is_of(domain, day)
+        and all(day in raw[source.name] or date.fromisoformat(day) in source.absent for source in domain.sources)
+    ]
+
+
+def _is_of(domain: Domain, day: str) -> bool:
+    return domain.start <= date.fromisoformat(day) <= (domain.end or date.max)
 
 
 def _tried(failures: Sequence[Failure]) -> dict[str, dict[tuple[str, str], str]]:

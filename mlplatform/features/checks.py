@@ -21,11 +21,13 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster_shared.record import replace
 
 from mlplatform.domain.domain import Domain
-from mlplatform.errors import ContractBroken
+from mlplatform.errors import ContractBroken, DataError, DeclarationError
 from mlplatform.features import contract
-from mlplatform.features.partitions import daily
-from mlplatform.features.pipeline import Outcome
+from mlplatform.features.failures import open_failures
+from mlplatform.features.partitions import daily, is_of
+from mlplatform.features.pipeline import Fault, Outcome, steps
 from mlplatform.features.rules import Checked, check
+from mlplatform.features.tables import Tables
 from mlplatform.provenance.platform import Platform
 
 
@@ -117,6 +119,42 @@ def last_evaluations(
         for record in records:
             if record.evaluation is not None:
                 yield record.evaluation
+
+
+def without_evaluation(instance: dg.DagsterInstance, platform: Platform, domain: Domain) -> set[str]:
+    """Days that were taken through their contract and for which Dagster shows no result: their run was killed."""
+    open_ = open_failures(platform, domain)
+    of_sources = [set(store.current()) for store in Tables(platform, domain).of("validated").values()]
+    judged = set().union(*of_sources) | {each.day for each in open_ if each.stage == "validated"}
+    shown = {
+        info.partition_key
+        for info in instance.event_log_storage.get_asset_check_partition_info([contract_key(domain)])
+        if info.latest_execution_status
+        in (AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED)
+        and info.is_current
+    }
+    # A day whose new file cannot be read is red: what the contract said of the file before it is no answer.
+    unread = {each.day for each in open_ if each.stage == "raw"}
+    return {day for day in judged - shown - unread if is_of(domain, day)}
+
+
+def look_again(platform: Platform, domain: Domain, days: Iterable[str]) -> Outcome:
+    """What the contracts find in days as they lie in `raw`; nothing is written."""
+    wanted = list(days)
+    outcome = Outcome()
+    for step in steps(platform, domain, "quarantine") if wanted else ():
+        planned = step.plan(wanted)
+        rows_of = step.read(planned)
+        for day in planned.inputs:
+            try:
+                rows_of(day)
+            except (DataError, DeclarationError) as error:
+                outcome.faults.setdefault(day, []).append(Fault(step.table, error, ""))
+        outcome.found[step.table] = step.found
+    for source, store in Tables(platform, domain).of("validated").items() if wanted else ():
+        for day, revision in store.current(wanted).items():
+            outcome.revisions.setdefault(day, {})[source] = revision
+    return outcome
 
 
 def naming_materialisations(

@@ -2,8 +2,8 @@
 
 A day whose data is wrong must neither stop the others nor be tried for ever, and nobody may have to search a log for
 it. So a failure is kept as data, in an append-only table of the domain with one partition per day, until the same table
-of that day has been computed. It is tried again when what it would be made from is another: a corrected file, other
-code, another lock file.
+of that day has been computed, or would be made from something else: a corrected file, the good one again, other code,
+another lock file. Only then is it tried again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -58,26 +58,26 @@ def record_failures(
     domain: Domain,
     failed: Iterable[Failure],
     *,
-    made: Mapping[str, Iterable[tuple[str, str]]],
+    closed: Mapping[str, Iterable[tuple[str, str]]],
     run_id: str,
 ) -> None:
-    """Keep what failed in a run, and close what it has made good.
+    """Keep what failed in a run, and close what is over.
 
     Parameters
     ----------
     failed : the failures of this run; attempts are counted on from the open ones
-    made : day -> stage and table of what this run has computed
+    closed : day -> stage and table of what this run has computed, or has found to be made from something else now
     """
     fresh = list(failed)
     store = Tables(platform, domain).failures()
     # What is read decides what is written: of two runs at once the second must see what the first has kept.
     with alone(platform.home / "locks" / f"{domain.name}.failures.lock"):
-        before = open_failures(platform, domain, {*made, *(each.day for each in fresh)})
+        before = open_failures(platform, domain, {*closed, *(each.day for each in fresh)})
         after = {each.of: each for each in before}
         for each in fresh:
             tried = after[each.of].attempts if each.of in after else 0
             after[each.of] = replace(each, attempts=tried + 1)
-        for day, tables in made.items():
+        for day, tables in closed.items():
             for stage, table in tables:
                 after.pop((day, stage, table), None)
         touched = sorted({each.day for each in (*before, *fresh)})

@@ -17,6 +17,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Bucket, Folder, Landing, Query, Source
 from mlplatform.errors import DataError, DeclarationError
 from mlplatform.features.landing_bucket import LandingBucket
+from mlplatform.features.landing_files import day_of
 from mlplatform.features.landing_folder import LandingFolder
 from mlplatform.features.landing_query import LandingQuery
 from mlplatform.features.rules import cast_to_contract
@@ -67,7 +68,7 @@ def landed(platform: Platform, domain: Domain, source: Source) -> Landed:
     days, strangers = {}, {}
     today = platform.clock().date()
     for name, version in sorted(landing_of(platform, domain, source).list().items()):
-        day = _day(name)
+        day = day_of(name)
         if day is None:
             strangers[name] = "its name is no day such as 2024-01-31 (of a file: 2024-01-31.parquet, .csv or .jsonl)"
         elif day < domain.start:
@@ -94,8 +95,8 @@ def read_landed(platform: Platform, domain: Domain, source: Source, day: str, ve
     ------
     MalformedFile
         It cannot be read, lacks a column, or holds a value that cannot be of its declared type.
-    DataError
-        It has been landed again since `landed` looked at it.
+    ChangedWhileRead
+        It has gone or been landed again since `landed` looked at it.
     """
     rows = landing_of(platform, domain, source).read(day, version)
     return cast_to_contract(rows, source.contract, path=f"{domain.name}/{source.name} of {day}")
@@ -175,11 +176,3 @@ def _imported(named: str, source: str) -> Landing:
             f"{source} lands in {named!r}, which cannot be imported ({error}). Name it `module:object`"
         ) from error
     return found
-
-
-def _day(text: str) -> date | None:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        return None
-    return day if day.isoformat() == text else None

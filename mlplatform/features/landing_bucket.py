@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from mlplatform.domain.source import Bucket
-from mlplatform.errors import DataError, Unavailable
+from mlplatform.errors import ChangedWhileRead, Unavailable
 from mlplatform.features.landing_files import by_name, files_of, is_temporary, parsed, refuse_two
 
 
@@ -41,8 +41,8 @@ class LandingBucket:
     def read(self, day: str, version: str) -> pl.DataFrame:
         """Rows of a day's object."""
         files = [file for file, _ in self._objects(f"{day}.") if file in files_of(day)]
-        refuse_two(files, str(self._place))
-        gone = DataError(f"{self._place}/{day} has gone while it was being read. Land it again")
+        refuse_two(files, str(self._place), version)
+        gone = ChangedWhileRead(f"{self._place}/{day}", "has gone")
         if not files:
             raise gone
         path = f"{self._place}/{files[0]}"
@@ -54,7 +54,7 @@ class LandingBucket:
                 raise gone from error
             content: bytes = answer["Body"].read()
         if _tag(answer) != version:
-            raise DataError(f"{path} was landed again while it was being read. It is run again by itself")
+            raise ChangedWhileRead(path, "was landed again")
         return parsed(content, path)
 
     def write(self, file: str, content: bytes) -> str:

@@ -6,10 +6,11 @@ tell which is right.
 
 import io
 from collections.abc import Iterable
+from datetime import date
 
 import polars as pl
 
-from mlplatform.errors import MalformedFile
+from mlplatform.errors import ChangedWhileRead, MalformedFile
 
 formats = {"parquet": "Parquet", "csv": "CSV", "jsonl": "JSON-lines"}
 """Suffix -> what people call it."""
@@ -21,13 +22,25 @@ def is_temporary(file: str) -> bool:
 
 
 def by_name(files: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """File name and version of each -> name without a known suffix -> version; both versions where two share a name."""
+    """File name and version of each -> name without a known suffix -> version; both versions where two share a name.
+
+    A file that is called as a day, without a suffix, is nobody's day: its name says that it has none.
+    """
     found: dict[str, str] = {}
     for file, version in sorted(files):
         stem, _, suffix = file.rpartition(".")
-        name = stem if suffix in formats else file
+        name = stem if suffix in formats else f"{file} (no suffix)" if day_of(file) else file
         found[name] = f"{found[name]}+{version}" if name in found else version
     return found
+
+
+def day_of(name: str) -> date | None:
+    """The day that a name is, as 2024-01-31; None for any other name."""
+    try:
+        day = date.fromisoformat(name)
+    except ValueError:
+        return None
+    return day if day.isoformat() == name else None
 
 
 def files_of(day: str) -> list[str]:
@@ -35,15 +48,23 @@ def files_of(day: str) -> list[str]:
     return [f"{day}.{suffix}" for suffix in formats]
 
 
-def refuse_two(files: list[str], place: str) -> None:
+def refuse_two(files: list[str], place: str, version: str) -> None:
     """Let a day with one file pass.
+
+    Parameters
+    ----------
+    version : what `by_name` said of the day
 
     Raises
     ------
     MalformedFile
         There are several.
+    ChangedWhileRead
+        There are several, and there was one when the day was listed, which is not to blame.
     """
     if len(files) > 1:
+        if "+" not in version:
+            raise ChangedWhileRead(f"{place}/{files[0]}", f"got {' and '.join(files[1:])} beside it")
         reason = f"{' and '.join(files)} are both there, and a day has one file: take the wrong one away"
         raise MalformedFile(f"{place}/{files[0]}", reason)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mlplatform.errors import DataError, MalformedFile, Unavailable
+from mlplatform.errors import ChangedWhileRead, MalformedFile, Unavailable
 from mlplatform.features.landing_files import by_name, files_of, is_temporary, parsed, refuse_two
 
 settling_seconds = {"parquet": 60.0, "csv": 5.0, "jsonl": 5.0}
@@ -26,8 +26,11 @@ after its last byte was broken off."""
 racy_seconds = 2.0
 """A file changed so lately may change again within the resolution of its time stamp; its hash is not remembered."""
 
-Stamp = tuple[int, int, int]
-"""Inode, time of change in ns, size."""
+unreadable = "unreadable"
+"""Version of a file whose bytes cannot be had."""
+
+Stamp = tuple[int, int, int, int]
+"""Inode, time of change in ns, the same as the file system tells it (nobody can set that one), size."""
 
 _hashes: dict[str, tuple[Stamp, str]] = {}
 """By path. A sensor that looks every few seconds must not read every file: to look at 1,000 of them takes 10 ms."""
@@ -67,17 +70,19 @@ class LandingFolder:
 
     def read(self, day: str, version: str) -> pl.DataFrame:
         """Rows of a day's file."""
-        files = [file for file in files_of(day) if (self._folder / file).exists()]
-        refuse_two(files, str(self._folder))
+        files = [file for file in files_of(day) if (self._folder / file).is_file()]
+        refuse_two(files, str(self._folder), version)
         if not files:
-            raise DataError(f"{self._folder / day} has gone while it was being read. Land it again")
+            raise ChangedWhileRead(str(self._folder / day), "has gone")
         path = self._folder / files[0]
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise MalformedFile(str(path), f"it cannot be read ({error})") from error
+            if version == unreadable:
+                raise MalformedFile(str(path), f"it cannot be read ({error})") from error
+            raise ChangedWhileRead(str(path), f"could no longer be read ({error})") from error
         if _hash(io.BytesIO(content)) != version:
-            raise DataError(f"{path} was landed again while it was being read. It is run again by itself")
+            raise ChangedWhileRead(str(path), "was landed again")
         return parsed(content, str(path))
 
 
@@ -87,7 +92,7 @@ def _version(entry: "os.DirEntry[str]", now: float) -> str | None:
         status = os.stat(entry.path)
         if not stat.S_ISREG(status.st_mode):
             return None
-        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         known = _hashes.get(entry.path)
         if known and known[0] == stamp:
             return known[1]
@@ -102,8 +107,8 @@ def _version(entry: "os.DirEntry[str]", now: float) -> str | None:
         return None
     except OSError:
         # The day is there, and reading it will say what is the matter.
-        return "unreadable"
-    if age >= racy_seconds:
+        return unreadable
+    if min(age, abs(now - status.st_ctime)) >= racy_seconds:
         _hashes[entry.path] = (stamp, found)
     return found
 

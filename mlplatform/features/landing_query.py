@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlplatform.domain.source import Query
-from mlplatform.errors import DataError, DeclarationError, MalformedFile, Unavailable
+from mlplatform.errors import ChangedWhileRead, DeclarationError, MalformedFile, Unavailable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult
@@ -77,7 +77,7 @@ class LandingQuery:
                 raise MalformedFile(f"{self._declared}, {day}", f"its rows make no table ({error})") from error
             found = self._watermarks(connection, asked, asked).get(day)
         if found != version:
-            raise DataError(f"{day} was changed in {self._declared} while it was being read. It is run again by itself")
+            raise ChangedWhileRead(f"{day} of {self._declared}", "was changed")
         return rows
 
     def _watermarks(self, connection: "Connection", first: date, last: date) -> dict[str, str]:

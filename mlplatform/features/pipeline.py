@@ -1,4 +1,4 @@
-"""The five stages, one step per table: what a partition is made from, and how.
+"""The six stages, one step per table: what a partition is made from, and how.
 
 A step knows the revisions that a partition would be made from before it reads a row (`plan`), so that what is up to
 date can be told from what is not without computing anything (`pending`). `run` computes and appends; a partition whose
@@ -18,6 +18,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Derived, Source
 from mlplatform.domain.view import FeatureView
 from mlplatform.errors import (
+    ChangedWhileRead,
     ContractBroken,
     DataError,
     DeclarationError,
@@ -25,6 +26,7 @@ from mlplatform.errors import (
     IncompleteWindow,
     MissingPartition,
     MlplatformError,
+    NonDeterministicStage,
     NotLanded,
 )
 from mlplatform.features.landing import landed, place_of, read_landed
@@ -112,7 +114,7 @@ class Outcome:
     """Partitions that lack a table now, and the first reason of each: nothing to make it from, or a fault."""
 
     faults: dict[str, list[Fault]] = field(default_factory=dict)
-    """By partition, what could not be computed although everything was there to compute it from."""
+    """By partition, what could not be computed although everything was there to compute it from, and stayed so."""
 
     found: dict[str, dict[str, Checked]] = field(default_factory=dict)
     """By source and partition, what its contract found (counts and verdicts; the rows are in the tables)."""
@@ -170,10 +172,7 @@ def pending(
     found = set()
     for step in steps(platform, domain, stage):
         current = step.store.current(partitions)
-        wanted = {
-            partition: _made_from(inputs, step.code_version, platform.environment)
-            for partition, inputs in step.plan(partitions).inputs.items()
-        }
+        wanted = _wanted(platform, step, partitions)
         other = {each for each in wanted if each not in current or _made_from_of(current[each]) != wanted[each]}
         other = {each for each in other if (tried or {}).get((each, step.table)) != wanted[each]}
         confirmed = _confirmed(Tables(platform, domain).confirmations(step.stage, step.table), other & current.keys())
@@ -181,6 +180,17 @@ def pending(
             each for each in other if each not in current or confirmed.get(each) != (current[each].number, wanted[each])
         }
     return sorted(found)
+
+
+def made_from_now(
+    platform: Platform, domain: Domain, stage: str, partitions: Sequence[str]
+) -> dict[tuple[str, str], str]:
+    """By partition and table, what it would be made from now; nothing for one that cannot be made."""
+    return {
+        (partition, step.table): made_from
+        for step in steps(platform, domain, stage)
+        for partition, made_from in _wanted(platform, step, partitions).items()
+    }
 
 
 def run(platform: Platform, domain: Domain, stage: str, partitions: Sequence[str], *, run_id: str) -> Outcome:
@@ -228,19 +238,38 @@ def _run_step(
     confirmations = Tables(platform, domain).confirmations(step.stage, step.table)
     after: dict[str, Revision] = {}
     drafts: dict[str, Draft] = {}
+
+    def fail(partition: str, error: MlplatformError) -> None:
+        outcome.failed.setdefault(partition, error)
+        made_from = _made_from(planned.inputs[partition], step.code_version, platform.environment)
+        outcome.faults.setdefault(partition, []).append(Fault(step.table, error, made_from))
+
+    def append() -> dict[str, Revision]:
+        try:
+            return _append(step.store, confirmations, drafts, written)
+        except NonDeterministicStage as error:
+            for partition in error.partitions:
+                fail(partition, NonDeterministicStage(error.table, [partition]))
+                del drafts[partition]
+            return append()
+
     for partition, inputs in planned.inputs.items():
         try:
             rows = rows_of(partition)
-        except (DataError, DeclarationError) as error:
+            # Here, for `append` would refuse all partitions for one.
+            step.store.refuse_undeclared(partition, rows)
+        except ChangedWhileRead as error:
+            # No fault of what it was to be made from: the very same may be there again, and is tried then.
             outcome.failed.setdefault(partition, error)
-            made_from = _made_from(inputs, step.code_version, platform.environment)
-            outcome.faults.setdefault(partition, []).append(Fault(step.table, error, made_from))
+            continue
+        except (DataError, DeclarationError) as error:
+            fail(partition, error)
             continue
         drafts[partition] = Draft(rows=rows, inputs=inputs, first_known_at=_first_known_at(domain, partition, planned))
         if sum(draft.rows.height for draft in drafts.values()) >= rows_at_once:
-            after |= _append(step.store, confirmations, drafts, written)
-            drafts = {}
-    after |= _append(step.store, confirmations, drafts, written)
+            after |= append()
+            drafts.clear()
+    after |= append()
     for partition, revision in after.items():
         outcome.revisions.setdefault(partition, {})[step.table] = revision
         outcome.new += partition not in before or before[partition].number != revision.number
@@ -275,6 +304,13 @@ def _confirmed(store: Stage, partitions: Iterable[str]) -> dict[str, tuple[int, 
     numbers = {partition: each.number for partition, each in store.current(wanted).items()}
     rows = store.read(numbers=numbers, provenance=True)
     return {row["_partition"]: (row["number"], row["made_from"]) for row in rows.iter_rows(named=True)}
+
+
+def _wanted(platform: Platform, step: Step, partitions: Sequence[str]) -> dict[str, str]:
+    return {
+        partition: _made_from(inputs, step.code_version, platform.environment)
+        for partition, inputs in step.plan(partitions).inputs.items()
+    }
 
 
 def _made_from(inputs: Sequence[str], code: str, environment: str) -> str:
@@ -486,13 +522,18 @@ def _given(function: Callable[..., pl.DataFrame], what: str, day: str, *argument
     ------
     DomainCodeRaised
         It raised something that is not a refusal of ours.
+    DeclarationError
+        It gave no data frame.
     """
     try:
-        return function(*arguments)
+        given = function(*arguments)
     except MlplatformError:
         raise
     except Exception as error:  # it may raise anything, and one odd day must not hold the others back
         raise DomainCodeRaised(what, day, error) from error
+    if not isinstance(given, pl.DataFrame):
+        raise DeclarationError(f"{what} gives a {type(given).__name__} for {day}. Let it return a Polars DataFrame")
+    return given
 
 
 def _absent_days(domain: Domain, table: str) -> frozenset[date]:

@@ -8,21 +8,24 @@ Invariants:
 
 * A domain has one features run at a time; the next tick after it finds what came meanwhile.
 * A run that failed for no fault of a day (a full disk, a store that is away) is tried again after a wait that doubles
-  each time, and at once when there is something else to do.
+  each time, and at once when there is something else to do. So is one that succeeded and left the same due: this
+  process holds older code than the run's, and only a reload of it helps.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES  # not exported
 from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from mlplatform.domain.domain import Domain
-from mlplatform.features.assets import only_due_tag
+from mlplatform.features.assets import only_due_tag, untold
 from mlplatform.features.chain import Due, due
+from mlplatform.features.checks import without_evaluation
 from mlplatform.features.landing import Landed, landed
 from mlplatform.features.pipeline import table_versions
 from mlplatform.features.tables import stages
@@ -99,16 +102,22 @@ def features_sensor(domain: Domain) -> dg.SensorDefinition:
             for name, why in place.strangers.items():
                 context.log.warning("%s/%s/%s is not taken in: %s", domain.name, source, name, why)
         if not found.days:
+            # Looked for only here: once after each run and each landing, not with each tick.
+            found = _with_untold(context.instance, platform, domain, found)
+        if not found.days:
             return skip(Rest(seen=seen, until=None, why=_nothing_due(found)))
-        failed = failures_in_a_row(context.instance, job, {due_tag: found.version})
-        if failed and (until := retry_at(failed)) > platform.clock().timestamp():
-            why = f"run {failed[0].dagster_run.run_id[:8]} failed; tried again at {_told(until)}"
+        vain = runs_in_vain(context.instance, job, found.version)
+        if vain and (until := retry_at(vain)) > platform.clock().timestamp():
+            why = f"{_in_vain(vain[0].dagster_run)}; tried again at {_told(until)}"
             return skip(Rest(seen=seen, until=until, why=why))
-        first, last = found.first_range(domain, max(day for place in listed.values() for day in place.days))
+        # What is due may have been cleared from the landing places since.
+        newest = max((day for place in listed.values() for day in place.days), default=found.days[-1])
+        first, last = found.first_range(domain, newest)
         return dg.SensorResult(
             run_requests=[
                 dg.RunRequest(
-                    run_key=f"{found.version}:{first}:{last}:{_runs(context.instance, job)}",
+                    # New for each run, the same for a tick that is repeated; a count comes again once a run is deleted.
+                    run_key=f"{found.version}:{first}:{last}:{_newest_run(context.instance, job)}",
                     job_name=job,
                     tags={
                         range_start: first,
@@ -152,8 +161,14 @@ def failures_in_a_row(instance: dg.DagsterInstance, job: str, tags: dict[str, st
     return failed
 
 
+def runs_in_vain(instance: dg.DagsterInstance, job: str, version: str) -> list[dg.RunRecord]:
+    """The newest runs that were to do what is due still, however they ended, newest first."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=20)
+    return list(takewhile(lambda record: record.dagster_run.tags.get(due_tag) == version, records))
+
+
 def retry_at(failed: list[dg.RunRecord]) -> float:
-    """When to try again after these failures, the newest first: seconds since the epoch."""
+    """When to try again after these runs, the newest first: seconds since the epoch."""
     ended: float = failed[0].end_time or failed[0].update_timestamp.timestamp()
     wait = min(first_wait * float(2 ** (len(failed) - 1)), longest_wait)
     return ended + wait.total_seconds()
@@ -168,18 +183,25 @@ def _seen(
     instance: dg.DagsterInstance, platform: Platform, domain: Domain, code: str, listed: Mapping[str, Landed]
 ) -> str:
     """Hash of what lies in the landing places, of the last run, and of code and environment."""
-    newest = instance.get_run_records(dg.RunsFilter(job_name=features_job_name(domain)), limit=1)
     return declaration_version(
         {source: dict(place.days) for source, place in listed.items()},
         code,
         platform.environment,
-        newest[0].dagster_run.run_id if newest else "",
+        _newest_run(instance, features_job_name(domain)),
     )
 
 
-def _runs(instance: dg.DagsterInstance, job: str) -> int:
-    """Runs of the job so far: makes a run key that is new for each run and the same for a tick that is repeated."""
-    return instance.get_runs_count(dg.RunsFilter(job_name=job))
+def _with_untold(instance: dg.DagsterInstance, platform: Platform, domain: Domain, found: Due) -> Due:
+    """With the days as due that a killed run has made and not told Dagster of."""
+    lost = untold(instance, platform, domain)
+    unjudged = sorted(without_evaluation(instance, platform, domain))
+    days = tuple(sorted(set(unjudged).union(*lost.values())))
+    return replace(found, days=days, version=declaration_version(lost, unjudged))
+
+
+def _newest_run(instance: dg.DagsterInstance, job: str) -> str:
+    newest = instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
+    return newest[0].dagster_run.run_id if newest else ""
 
 
 def _never_announced(platform: Platform, record: dg.RunRecord) -> bool:
@@ -192,6 +214,13 @@ def _nothing_due(found: Due) -> str:
     told = [f"{len(found.waiting)} days wait for others"] if found.waiting else []
     told += [f"{len(found.failures)} tables of days have failed and are unchanged"] if found.failures else []
     return f"nothing is due; {' and '.join(told)}: see `mlplatform status`" if told else "everything is up to date"
+
+
+def _in_vain(run: dg.DagsterRun) -> str:
+    if run.status is dg.DagsterRunStatus.SUCCESS:
+        told = "the same is due still: reload the code location, it holds older code or another lock file"
+        return f"run {run.run_id[:8]} succeeded and {told}"
+    return f"run {run.run_id[:8]} {'failed' if run.status is dg.DagsterRunStatus.FAILURE else 'was canceled'}"
 
 
 def _told(instant: float) -> str:

@@ -304,18 +304,28 @@ class Stage:
         """Read the rows of all revisions, by partition and number, with `_partition`, `_revision` and `_known_at`."""
         return self._rows(self._listing(partitions), columns, provenance=True)
 
+    def refuse_undeclared(self, partition: str, rows: pl.DataFrame) -> None:
+        """Let rows pass that are as the schema says; `append` does so too, for all of its drafts at once.
+
+        Raises
+        ------
+        DataError
+            A column is missing, undeclared or of another type.
+        """
+        for column, dtype in self.schema.items():
+            if column not in rows.columns:
+                raise DataError(f"{self.name} of {partition} lacks the column {column!r}")
+            if rows.schema[column] != dtype:
+                found = rows.schema[column]
+                raise DataError(f"{self.name} of {partition}: column {column!r} is {found}, but is declared as {dtype}")
+        if unknown := [column for column in rows.columns if column not in self.schema]:
+            raise DataError(f"{self.name} of {partition} has columns that are not declared: {unknown}")
+
     def _ready(self, partition: str, draft: Draft, written: Written) -> "_Ready":
         """Check a draft against the schema, and sort and hash it."""
         if not partition:
             raise DataError(f"{self.name}: a partition needs a name")
-        for column, dtype in self.schema.items():
-            if column not in draft.rows.columns:
-                raise DataError(f"{self.name} of {partition} lacks the column {column!r}")
-            if draft.rows.schema[column] != dtype:
-                found = draft.rows.schema[column]
-                raise DataError(f"{self.name} of {partition}: column {column!r} is {found}, but is declared as {dtype}")
-        if unknown := [column for column in draft.rows.columns if column not in self.schema]:
-            raise DataError(f"{self.name} of {partition} has columns that are not declared: {unknown}")
+        self.refuse_undeclared(partition, draft.rows)
         rows = draft.rows.select(self.schema.names())
         rows = _sorted(rows, self.sort_by)
         revision = Revision(
@@ -348,6 +358,7 @@ class Stage:
         own = {action.path for action in files.values()}
         settled: dict[str, Revision] = {}
         fresh: dict[str, Revision] = {}
+        contradicting: list[str] = []
         for partition, draft in ready.items():
             earlier = past.get(partition, [])
             # A commit can land and still be reported as lost, by an object store that answered too late.
@@ -366,10 +377,13 @@ class Stage:
                 settled[partition] = earlier[-1]
                 continue
             if any(_contradicts(draft.revision, revision) for revision in earlier):
-                raise NonDeterministicStage(self.name, partition)
+                contradicting.append(partition)
+                continue
             wanted = draft.first_known_at if number == 0 and draft.first_known_at else draft.revision.known_at
             known_at = max([wanted, *(revision.known_at for revision in earlier[-1:])])
             fresh[partition] = replace(draft.revision, number=number + 1, known_at=known_at)
+        if contradicting:
+            raise NonDeterministicStage(self.name, contradicting)
         if not fresh:
             return settled
         unwritten = [revision for revision in fresh.values() if revision not in files]

@@ -44,6 +44,7 @@ dependencies = ["mlplatform"]
 
 [tool.setuptools]
 packages = ["{name}"]
+package-dir = {{ "" = "src" }}
 
 [tool.setuptools.package-data]
 {name} = ["data/*.parquet", "py.typed"]
@@ -99,7 +100,8 @@ def place_of(name: str, into: Path | None, existing: Mapping[str, Domain], root:
         taken = find_spec(place.module) is not None
     else:
         folder = into.resolve()
-        place = Place(package=folder / name, tests=folder / "tests", project=folder, module=name)
+        # Not beside pyproject.toml: a folder called as its package would hide it from Python in the folder above.
+        place = Place(package=folder / "src" / name, tests=folder / "tests", project=folder, module=name)
         taken = find_spec(name) is not None
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DeclarationError(f"--into: {into} is there and not empty. Name a new folder; nothing was written")
@@ -129,13 +131,14 @@ def write_package(proposal: Proposal, place: Place) -> Domain:
     tests = f"test_{proposal.name}.py"
     target = place.project or place.package
     with _draft_of(target) as draft:
-        package = draft / proposal.name if place.project else draft
+        package = draft / "src" / proposal.name if place.project else draft
         _write(package, files)
         (package / "data").mkdir()
         proposal.rows.write_parquet(package / "data" / "sample.parquet")
         domain = _tried(package)
         if place.project is not None:
-            _write(draft, {"pyproject.toml": PROJECT.format(name=proposal.name), f"{proposal.name}/py.typed": ""})
+            _write(draft, {"pyproject.toml": PROJECT.format(name=proposal.name)})
+            _write(package, {"py.typed": ""})
             _write(draft / "tests", {tests: tests_text(proposal, place.module)})
             if target.exists():
                 target.rmdir()

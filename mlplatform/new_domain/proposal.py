@@ -32,9 +32,6 @@ most_categories = 200
 most_usual = 30
 """Values of the column that the rule of thumb goes by."""
 
-known_soon, known_by_evening = timedelta(hours=1), timedelta(hours=23)
-"""Assumed from the request to its outcome: an hour, or the rest of the day where the times are days only."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RuleOfThumb:
@@ -207,11 +204,7 @@ def feature_name(wanted: str, proposal: Proposal) -> str:
 def _known_after(chosen: Chosen) -> tuple[timedelta, str]:
     if chosen.known_after is not None:
         return chosen.known_after, "as --known-after says"
-    if chosen.known_at is not None:
-        return timedelta(0), f"{chosen.known_at} tells"
-    if chosen.days_only:
-        return known_by_evening, "assumed, since the times are days only: known by the evening of the day"
-    return known_soon, "assumed, since the sample does not tell; --known-at or --known-after does"
+    return timedelta(0), f"{chosen.known_at} tells"
 
 
 def _known(chosen: Chosen, known_after: timedelta) -> pl.Expr:

@@ -19,6 +19,9 @@ Ask = Callable[[str, str], str]
 """(question, proposed answer) -> the answer."""
 
 label_words = ("label", "target", "outcome", "class", "churn", "fail", "fraud", "late", "default", "result")
+known_soon, known_by_evening = timedelta(hours=1), timedelta(hours=23)
+"""Proposed from the request to its outcome: an hour, or the rest of the day where the times are days only."""
+
 key_words = (
     "id",
     "key",
@@ -83,15 +86,12 @@ def choose(sampled: Sampled, given: Given, ask: Ask | None) -> Chosen:
     sampled, days_only = _with_time(sampled, time_column, "--time")
     label = _asked(given.label, "--label", "Which column is to be predicted?", _labels(sampled, time_column), ask)
     label_column = sampled.column(label, "--label")
-    known_at = given.known_at
-    if known_at is None and given.known_after is None and ask is not None:
-        later = [name for name in sampled.times if name != time_column and mostly_later(sampled, name, time_column)]
-        question = "Which column tells when the outcome was known? (none: it is not in the sample)"
-        known_at = ask(question, later[0] if later else "none")
-        known_at = None if known_at == "none" else known_at
+    known_at, known_after = given.known_at, given.known_after
+    if known_at is None and known_after is None:
+        known_at, known_after = _when_known(sampled, time_column, days_only, ask)
     known_column = sampled.column(known_at, "--known-at") if known_at else None
     if known_column is not None:
-        if given.known_after is not None:
+        if known_after is not None:
             raise DeclarationError("--known-at and --known-after say the same thing twice. Give one of them")
         sampled, _ = _with_time(sampled, known_column, "--known-at")
     keys = given.entity or (
@@ -113,7 +113,7 @@ def choose(sampled: Sampled, given: Given, ask: Ask | None) -> Chosen:
         time=time_column,
         days_only=days_only,
         known_at=known_column,
-        known_after=given.known_after,
+        known_after=known_after,
         label=label_column,
         task=given.task,
         outcome_columns=outcome_columns,
@@ -133,6 +133,30 @@ def _asked(given: str | None, flag: str, question: str, proposed: Sequence[str],
         told = f", for example {flag} {proposed[0]}" if proposed else ""
         raise DeclarationError(f"{flag} is not given, and nobody is at the terminal to ask: {question} Give it{told}")
     return ask(question, proposed[0] if proposed else "")
+
+
+def _when_known(sampled: Sampled, time: str, days_only: bool, ask: Ask | None) -> tuple[str | None, timedelta | None]:
+    """The column that tells when the outcome was known, or else how long after the request it is."""
+    later = [name for name in sampled.times if name != time and mostly_later(sampled, name, time)]
+    question = "Which column tells when the outcome was known?"
+    if ask is None:
+        told = f", for example --known-at {later[0]}" if later else ""
+        raise DeclarationError(
+            f"--known-at is not given, and nobody is at the terminal to ask: {question} Give it{told}; or say with "
+            "--known-after how many hours after the request the outcome is known"
+        )
+    column = ask(f"{question} (none: it is not in the sample)", later[0] if later else "none")
+    if column != "none":
+        return column, None
+    usual = known_by_evening if days_only else known_soon
+    hours = ask("How many hours after the request is the outcome known?", f"{usual / timedelta(hours=1):g}")
+    try:
+        after = timedelta(hours=float(hours))
+    except (ValueError, OverflowError) as error:  # also of `nan` and `inf`
+        raise DeclarationError(f"--known-after: {hours!r} is no number of hours. Write it as 48") from error
+    if after < timedelta(0):
+        raise DeclarationError(f"--known-after: no outcome is known {hours} hours after its request. Say 0 or more")
+    return None, after
 
 
 def _time_columns(sampled: Sampled) -> list[str]:

@@ -122,7 +122,7 @@ def _features(platform: Platform, domain: Domain, steps: _Steps) -> bool:
     if stale:
         # To the last day: what is recomputed changes the windows of the days after it.
         days = day_range(stale[0], landed[-1])
-        steps.begin(f"five stages, {len(days)} days in one run")
+        steps.begin(f"six stages, {len(days)} days in one run")
         jobs.materialize_days(platform, domain, days)
         steps.end()
         return True

@@ -58,7 +58,7 @@ def dagster_instance(platform: Platform) -> Iterator[dg.DagsterInstance]:
 
 
 def materialize_days(platform: Platform, domain: Domain, days: Sequence[str], *, stage: str | None = None) -> str:
-    """Take a range of days through the five stages in one run (or through one stage); returns the run id.
+    """Take a range of days through the six stages in one run (or through one stage); returns the run id.
 
     Raises whatever a stage raises; the run is recorded as failed.
 
@@ -94,7 +94,7 @@ def materialize_recipe(
 
     Raises
     ------
-    MissingPartition
+    UnknownRecipe
         Nobody made a recipe of that key.
     PromotionRefused
         The gate does not say pass.

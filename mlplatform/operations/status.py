@@ -7,6 +7,7 @@ be read is told in its place and hides nothing else: one broken table is when a 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -17,11 +18,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlplatform.domain.domain import Domain
-from mlplatform.domain.source import Source
+from mlplatform.domain.source import Folder
 from mlplatform.errors import DataError
 from mlplatform.features.chain import due
 from mlplatform.features.failures import Failure
-from mlplatform.features.landing import landed
+from mlplatform.features.landing import Landed, landed, place_of
+from mlplatform.features.landing_files import is_temporary
 from mlplatform.features.stage import Revision
 from mlplatform.features.tables import Tables, stages
 from mlplatform.provenance.platform import Platform
@@ -93,7 +95,7 @@ class DomainStatus:
 
     failures: tuple[Failure, ...]
     strangers: dict[str, str]
-    """What lies in a landing place and is not taken in, as `source/name`, and why."""
+    """What lies in a landing place and is not taken in, as `source/name`, and why; `name` is beside the sources."""
 
     models: tuple[ModelStatus, ...]
     errors: dict[str, str]
@@ -175,11 +177,14 @@ def _domain(platform: Platform, domain: Domain) -> DomainStatus:
     }
     complete = {stage: set.intersection(*map(set, named.values())) for stage, named in current.items() if named}
     found = reading.of("days due", partial(due, platform, domain), None)
-    strangers: dict[str, str] = {}
-    for source in domain.sources:
-        strangers |= reading.of(
-            f"landing of {source.name}", partial(_strangers, platform, domain, source), dict[str, str]()
-        )
+    unread = Landed(days={}, strangers={})
+    places = {
+        source.name: reading.of(f"landing of {source.name}", partial(landed, platform, domain, source), unread)
+        for source in domain.sources
+    }
+    strangers = {f"{source}/{name}": why for source, place in places.items() for name, why in place.strangers.items()}
+    if any(place is not unread for place in places.values()):  # else it would be looked for in vain, and be no error
+        strangers |= reading.of("landing place", partial(_beside_the_sources, platform, domain), dict[str, str]())
     models = tuple(
         reading.of(f"model {model.name}", partial(_model, platform, domain, model.name), _unknown(model.name))
         for model in domain.models
@@ -198,7 +203,7 @@ def _domain(platform: Platform, domain: Domain) -> DomainStatus:
         strangers=strangers,
         models=models,
         errors=reading.errors,
-        next=tuple(_next(domain, newest, days_due, failures, models, reading.errors)),
+        next=tuple(_next(domain, places, newest, days_due, failures, models, reading.errors)),
         unreadable=len(reading.errors) == reading.looks,
     )
 
@@ -212,8 +217,39 @@ def _quarantined(days: Mapping[str, Revision]) -> Quarantined:
     )
 
 
-def _strangers(platform: Platform, domain: Domain, source: Source) -> dict[str, str]:
-    return {f"{source.name}/{name}": why for name, why in landed(platform, domain, source).strangers.items()}
+def what_is_missing(domain: Domain, places: Mapping[str, Landed]) -> str | None:
+    """Which sources have landed nothing, or no day that the others have; None where no source has landed anything.
+
+    Parameters
+    ----------
+    places : what each source has landed, none of the days by all of them
+    """
+    sent = [f"{name} has {len(place.days)} days" for name, place in places.items() if place.days]
+    if not sent:
+        return None
+    silent = [source.name for source in domain.sources if not places[source.name].days and not source.absent]
+    if not silent:
+        return f"no day has landed of every source ({', '.join(sent)})"
+    return f"nothing has landed of {', '.join(silent)} ({', '.join(sent)})"
+
+
+def _beside_the_sources(platform: Platform, domain: Domain) -> dict[str, str]:
+    """What lies in the domain's landing folder and is of none of its sources."""
+    if platform.landings.startswith("s3://") or not (folder := platform.landing(domain.name)).is_dir():
+        return {}
+    sources = [source.name for source in domain.sources]
+    claimed = set(sources)
+    for source in domain.sources:
+        match place_of(platform, domain, source):
+            case Folder(path=path) if path.is_relative_to(folder):
+                claimed |= set(path.relative_to(folder).parts[:1])
+    told = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.name not in claimed and not is_temporary(entry.name):
+            likely = get_close_matches(entry.name, sources, n=1) or (sources if len(sources) == 1 else [])
+            hint = f"is `{likely[0]}` meant?" if likely else f"its sources are {', '.join(sources)}"
+            told[f"{entry.name}/" if entry.is_dir() else entry.name] = f"it is of no source of {domain.name}; {hint}"
+    return told
 
 
 def _unknown(model: str) -> ModelStatus:
@@ -262,6 +298,7 @@ def _touched(folder: Path) -> int:
 
 def _next(
     domain: Domain,
+    places: Mapping[str, Landed],
     newest: Mapping[str, str | None],
     days_due: tuple[str, ...],
     failures: tuple[Failure, ...],
@@ -270,12 +307,16 @@ def _next(
 ) -> Iterator[str]:
     if errors:
         yield "run `mlplatform doctor`: some of this could not be read"
-    if failures:
-        yield "land the failed days again, corrected, or mend the code; both are taken up by themselves"
+    failed = {each.day for each in failures}
+    if stuck := sorted(failed - set(days_due)):
+        told = ", ".join(stuck[:shown_at_most]) + (" …" if len(stuck) > shown_at_most else "")
+        yield f"land a corrected file for what has failed ({told}), or mend the code; both are taken up by themselves"
     if days_due:
         yield f"the daemon computes the days that are due; without it, `mlplatform backfill {domain.name}` does"
     elif newest["raw"] is None and not failures and not errors:
-        if domain.sample is None:
+        if missing := what_is_missing(domain, places):
+            yield f"{missing}: a day is taken in when every source has landed it"
+        elif domain.sample is None:
             yield f"nothing has landed: let the sources of {domain.name} deliver"
         else:
             yield f"nothing has landed: `mlplatform demo --domain {domain.name}` shows it all on the sample"

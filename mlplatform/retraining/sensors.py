@@ -1,10 +1,11 @@
 """The sensor of a model: enough new rows -> one run of a new recipe, from training set to Bento.
 
 One run per recipe: the run key is the recipe's key, which says everything that goes into the model. A run that the gate
-has refused is over: the same recipe would be refused again. A run that broke off (killed, a full disk) is tried again,
-a few times and with a growing wait.
+has refused is over: the same recipe would be refused again. A run that broke off (killed, a full disk) is tried again
+with a growing wait, an hour at most, and never given up; by a new recipe where the code has changed meanwhile.
 """
 
+from collections.abc import Container
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -13,19 +14,16 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG, PARTITION_NAME_TAG
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
-from mlplatform.errors import MissingPartition
+from mlplatform.errors import DataError, MissingPartition
 from mlplatform.features.chain import due
 from mlplatform.features.partitions import recipes
 from mlplatform.features.sensors import failures_in_a_row, features_job_name, retry_at, unfinished_run
 from mlplatform.provenance.platform import Platform
 from mlplatform.retraining.decision import decide
-from mlplatform.training.recipe import Recipe, load_recipe, save_recipe
+from mlplatform.training.recipe import Recipe, load_recipe, require_current, save_recipe
 
 seconds_between_ticks = 30
 """A tick costs a listing of one table, and a training takes minutes: no need to look more often."""
-
-attempts = 3
-"""Runs of one recipe that may break off. What breaks off three times needs a person."""
 
 runs_looked_at = 50
 """Newest runs among which the newest recipe is looked for: somebody may promote older ones meanwhile."""
@@ -51,15 +49,23 @@ def retraining_sensor(domain: Domain, model: ModelSpec) -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
         if run := unfinished_run(context.instance, platform, job):
             return dg.SensorResult(skip_reason=f"run {run.run_id[:8]} is under way")
-        newest = newest_recipe(context.instance, platform, domain, model)
-        if newest is not None:
+        outdated: set[str] = set()
+        while newest := newest_recipe(context.instance, platform, domain, model, without=outdated):
             broken = _broken_off(context.instance, job, newest.key)
-            if broken and len(broken) < attempts:
+            if not broken:
+                break
+            if _is_current(platform, domain, model, newest):
                 until = retry_at(broken)
                 if until > platform.clock().timestamp():
                     told = f"{datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC"
-                    return dg.SensorResult(skip_reason=f"recipe {newest.key} broke off; tried again at {told}")
-                return _launch(domain, model, newest, attempt=len(broken))
+                    return dg.SensorResult(
+                        skip_reason=f"recipe {newest.key} broke off {_times(len(broken))}; tried again at {told}; "
+                        f"`mlplatform train {domain.name}/{model.name}` does it now"
+                    )
+                # The run before is named: Dagster takes a run key that it has seen for done.
+                return _launch(domain, model, newest, run_key=f"{newest.key} after {broken[0].dagster_run.run_id}")
+            # It trained nothing and cannot any more: its rows are new still.
+            outdated.add(newest.key)
         decision = decide(platform, domain, model, newest)
         if decision.recipe is None:
             return dg.SensorResult(skip_reason=decision.reason)
@@ -68,17 +74,24 @@ def retraining_sensor(domain: Domain, model: ModelSpec) -> dg.SensorDefinition:
         made = decision.recipe
         save_recipe(platform.training(domain.name, model.name, made.key), made)
         context.log.info("recipe %s: %s", made.key, decision.reason)
-        return _launch(domain, model, made, attempt=0)
+        return _launch(domain, model, made, run_key=made.key)
 
     return sensor
 
 
-def newest_recipe(instance: dg.DagsterInstance, platform: Platform, domain: Domain, model: ModelSpec) -> Recipe | None:
-    """The newest recipe, by its as-of day, that a run was launched for, by whomever."""
+def newest_recipe(
+    instance: dg.DagsterInstance, platform: Platform, domain: Domain, model: ModelSpec, *, without: Container[str] = ()
+) -> Recipe | None:
+    """The newest recipe, by its as-of day, that a run was launched for, by whomever.
+
+    Parameters
+    ----------
+    without : keys of recipes that do not count
+    """
     filters = dg.RunsFilter(job_name=training_job_name(domain, model))
     keys = [run.tags.get(PARTITION_NAME_TAG, "") for run in instance.get_runs(filters, limit=runs_looked_at)]
     # Of one day the recipe that was launched last; the newest run stands first, and max() keeps the first of equals.
-    newest = max(filter(None, keys), key=lambda key: key[:10], default=None)
+    newest = max((key for key in keys if key and key not in without), key=lambda key: key[:10], default=None)
     if newest is None:
         return None
     try:
@@ -87,11 +100,11 @@ def newest_recipe(instance: dg.DagsterInstance, platform: Platform, domain: Doma
         return None
 
 
-def _launch(domain: Domain, model: ModelSpec, made: Recipe, *, attempt: int) -> dg.SensorResult:
+def _launch(domain: Domain, model: ModelSpec, made: Recipe, *, run_key: str) -> dg.SensorResult:
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
-                run_key=made.key if attempt == 0 else f"{made.key} attempt {attempt + 1}",
+                run_key=run_key,
                 job_name=training_job_name(domain, model),
                 partition_key=made.key,
                 tags={MAX_RETRIES_TAG: "0"},  # This sensor is what tries again.
@@ -99,6 +112,19 @@ def _launch(domain: Domain, model: ModelSpec, made: Recipe, *, attempt: int) -> 
         ],
         dynamic_partitions_requests=[recipes(domain, model).build_add_request([made.key])],
     )
+
+
+def _is_current(platform: Platform, domain: Domain, model: ModelSpec, made: Recipe) -> bool:
+    """Whether a training by the recipe would not be refused."""
+    try:
+        require_current(platform, domain, model, made)
+    except DataError:
+        return False
+    return True
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _broken_off(instance: dg.DagsterInstance, job: str, key: str) -> list[dg.RunRecord]:

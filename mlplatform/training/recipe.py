@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
-from mlplatform.errors import DataError, MissingPartition
+from mlplatform.errors import DataError, MissingPartition, UnknownRecipe
 from mlplatform.features.historical import view_stores
 from mlplatform.features.point_in_time import point_in_time_join
 from mlplatform.features.tables import Tables
@@ -163,12 +163,13 @@ def load_recipe(folder: Path) -> Recipe:
 
     Raises
     ------
-    MissingPartition
+    UnknownRecipe
         Nobody made a recipe of that key.
     """
     path = folder / "recipe.json"
     if not path.exists():
-        raise MissingPartition("the recipes", [f"{folder.name} (make one with `mlplatform train`)"])
+        made = sorted((each.parent.name for each in folder.parent.glob("*/recipe.json")), reverse=True)
+        raise UnknownRecipe(folder.parent.name, folder.name, made)
     return Recipe(**json.loads(path.read_text()))
 
 

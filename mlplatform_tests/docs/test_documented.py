@@ -1,16 +1,19 @@
 """Whatever a user can set, type, declare or see is in the documentation; what is new and not told fails here."""
 
+import ast
 import dataclasses
 import inspect
 import re
+from itertools import pairwise
 from types import ModuleType
 
 import pytest
 
-from mlplatform import errors
+from mlplatform import cli, errors
 from mlplatform.cli import app
 from mlplatform.definitions import defs
 from mlplatform.domain import column, domain, model, source, view
+from mlplatform.features.tables import stages
 from mlplatform.settings import own_variables
 from mlplatform_tests.docs.page import PAGES, ROOT
 
@@ -58,6 +61,22 @@ def test_every_declaration_is_told_of(declared: type) -> None:
     assert re.search(rf"\b{declared.__name__}\b", PROSE), f"name `{declared.__name__}` in docs/bring_a_domain.md"
 
 
+def test_every_field_of_a_contract_is_shown() -> None:
+    """The reference leaves out a field that has no docstring; a page shows how freshness is declared."""
+    (declared,) = (
+        each
+        for each in ast.parse(inspect.getsource(column)).body
+        if isinstance(each, ast.ClassDef) and each.name == "Contract"
+    )
+    bare = [
+        ast.unparse(each)
+        for each, after in pairwise(declared.body)
+        if isinstance(each, ast.AnnAssign) and not isinstance(after, ast.Expr)
+    ]
+    assert bare == []
+    assert re.search(r"^    freshness=Freshness\(column=", PROSE, re.MULTILINE)
+
+
 def test_every_command_is_told_of() -> None:
     """Each verb of the command line is on a page that a person has written."""
     verbs = [each.name or each.callback.__name__ for each in app.registered_commands if each.callback]
@@ -74,6 +93,13 @@ def test_every_asset_is_told_of() -> None:
     first = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     kinds = {key.path[-1] for key in defs().resolve_asset_graph().get_all_asset_keys()}
     assert [kind for kind in sorted(kinds) if f"`{kind}`" not in first] == []
+
+
+def test_the_stages_are_counted_alike_everywhere() -> None:
+    """Pages and `--help` name the number of stages that there is."""
+    told = "\n".join([*(page.read_text(encoding="utf-8") for page in PAGES), inspect.getsource(cli)])
+    counted = set(re.findall(r"\b(four|five|six|seven) stages\b", told))
+    assert (counted, len(stages)) == ({"six"}, 6)
 
 
 def test_every_kind_of_sensor_is_told_of() -> None:

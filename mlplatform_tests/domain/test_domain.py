@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from mlplatform.domain.column import Column, Contract
+from mlplatform.domain.column import Column, Contract, Freshness
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.view import ImportedView
 from mlplatform.domains.synthetic import DOMAIN
@@ -129,3 +130,10 @@ def test_a_contract_names_its_columns_once(columns: int, unique: tuple[str, ...]
     column: Column = ORDERS.contract.columns[0]
     with pytest.raises(DeclarationError, match=told):
         Contract(columns=(column,) * columns, unique=unique)
+
+
+def test_a_freshness_of_another_type_is_refused_by_its_name() -> None:
+    """A tuple, as `rules` takes one, is a mistake easily made."""
+    fresh = Freshness(column=ORDERS.contract.columns[0].name, within=timedelta(hours=1))
+    with pytest.raises(DeclarationError, match=r"freshness of a contract is a tuple\. Give one Freshness"):
+        Contract(columns=ORDERS.contract.columns, freshness=(fresh,))  # type: ignore[arg-type]  # the mistake

@@ -12,10 +12,11 @@ import pytest
 from mlplatform.domain.domain import Domain
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
-from mlplatform.errors import DomainCodeRaised
+from mlplatform.errors import ChangedWhileRead, DomainCodeRaised
 from mlplatform.features.chain import Due, due, run_chain
 from mlplatform.features.failures import open_failures
 from mlplatform.features.landing import days_landed_by_all
+from mlplatform.features.landing_folder import LandingFolder
 from mlplatform.features.pipeline import Outcome
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.provenance.platform import Platform
@@ -180,6 +181,66 @@ def test_a_malformed_file_fails_its_day_alone_and_is_tried_again_when_it_is_anot
     land_orders(platform, [DAYS[1]])
     assert run_due(platform)["feature_store"] == DAYS[1:4]
     assert open_failures(platform, DOMAIN) == []
+
+
+def test_a_failure_is_over_when_the_good_file_is_back_or_the_bad_one_is_gone(platform: Platform) -> None:
+    """Nothing is to be computed then, yet a run is due: it closes what a person would look for in vain."""
+    land_orders(platform, DAYS[:4])
+    run_until_nothing_is_due(platform)
+    for day in (DAYS[1], "2024-01-09"):
+        malformed(platform, day)
+    run_until_nothing_is_due(platform)
+    assert [each.day for each in open_failures(platform, DOMAIN)] == [DAYS[1], "2024-01-09"]
+    land_orders(platform, [DAYS[1]])
+    malformed(platform, "2024-01-09").unlink()
+    assert due(platform, DOMAIN).failures == ()
+    assert due(platform, DOMAIN).days == (DAYS[1], "2024-01-09")
+    assert run_until_nothing_is_due(platform) <= 2
+    assert open_failures(platform, DOMAIN) == []
+    assert revisions(platform, "raw") == dict.fromkeys(DAYS[:4], 1)
+
+
+def test_a_file_that_goes_while_it_is_read_is_tried_again_when_it_is_back(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its day fails in that run and is kept as no failure: the very same bytes are due again."""
+    land_orders(platform, DAYS[:2])
+    path = platform.landing("synthetic") / "orders" / f"{DAYS[0]}.parquet"
+    content, read = path.read_bytes(), LandingFolder.read
+
+    def goes(self: LandingFolder, day: str, version: str) -> pl.DataFrame:
+        if day == DAYS[0]:
+            path.unlink()
+        return read(self, day, version)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LandingFolder, "read", goes)
+        outcomes = run_all(platform, DAYS[:2])
+    assert isinstance(outcomes["raw"].failed[DAYS[0]], ChangedWhileRead)
+    assert sorted(outcomes["derived"].revisions) == [DAYS[1]]
+    assert open_failures(platform, DOMAIN) == []
+    path.write_bytes(content)
+    assert DAYS[0] in due(platform, DOMAIN).days
+    run_until_nothing_is_due(platform)
+    assert set(revisions(platform, "feature_store")) == set(DAYS[:2])
+
+
+def test_what_landed_need_not_stay(platform: Platform) -> None:
+    """Whoever empties the landing place once it was taken in still gets a correction's windows and new code's days."""
+    land_orders(platform, DAYS)
+    run_until_nothing_is_due(platform)
+    for path in (platform.landing("synthetic") / "orders").iterdir():
+        path.unlink()
+    assert due(platform, DOMAIN).days == () and due(platform, DOMAIN).waiting == {}
+    third = DAYS[2]
+    land_orders(platform, [third], {third: rows(date.fromisoformat(third), seed=5, rows_per_day=30)})
+    run_until_nothing_is_due(platform)
+    assert revisions(platform, "feature_store") == {day: 2 if day in DAYS[2 : 2 + REACH] else 1 for day in DAYS}
+    assert revisions(platform, "raw") == {day: 2 if day == third else 1 for day in DAYS}
+    (platform.landing("synthetic") / "orders" / f"{third}.parquet").unlink()
+    other = with_function(function=lambda base: base["orders"].with_columns(late=pl.col("minutes") > 60))
+    assert list(due(platform, other).days) == DAYS
+    assert due(platform, replace(other, start=date.fromisoformat(third))).days[0] == third
 
 
 def test_a_broken_blocking_rule_stops_its_day_and_its_rows_are_in_quarantine(platform: Platform) -> None:

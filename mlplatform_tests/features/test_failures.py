@@ -20,7 +20,7 @@ def failure(day: str = DAY, stage: str = "raw", made_from: str = "a", reason: st
 
 def record(platform: Platform, *failed: Failure, made: dict[str, list[tuple[str, str]]] | None = None) -> None:
     """What one run has to say."""
-    record_failures(platform, DOMAIN, failed, made=made or {}, run_id="test")
+    record_failures(platform, DOMAIN, failed, closed=made or {}, run_id="test")
 
 
 def test_there_is_none_before_something_failed(platform: Platform) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from mlplatform.domain.source import Bucket
-from mlplatform.errors import DataError, MalformedFile, Unavailable
+from mlplatform.errors import ChangedWhileRead, MalformedFile, Unavailable
 from mlplatform.features.landing_bucket import LandingBucket
 from mlplatform.features.resources import s3_client
 from mlplatform.settings import settings
@@ -70,7 +70,7 @@ def test_an_object_that_changes_between_listing_and_bytes_is_refused(s3: Held, m
     for happens, told in ((corrected_first, "landed again while"), (removed_first, "has gone while")):
         with monkeypatch.context() as patched:
             patched.setattr(s3.client, "get_object", happens)
-            with pytest.raises(DataError, match=told):
+            with pytest.raises(ChangedWhileRead, match=told):
                 place.read("2024-01-02", planned)
 
 
@@ -81,6 +81,19 @@ def test_two_objects_of_one_day_are_refused(s3: Held) -> None:
     place.write("2024-01-02.parquet", b"PAR1")
     with pytest.raises(MalformedFile, match=rf"{PREFIX}/2024-01-02\.csv: 2024-01-02\.csv and .*parquet are both"):
         place.read("2024-01-02", place.list()["2024-01-02"])
+
+
+def test_an_object_that_came_beside_another_is_no_fault_of_that_one(s3: Held) -> None:
+    """When the day was listed it had one; and one without a suffix is nobody's day."""
+    place = landing(s3)
+    place.write("2024-01-02.csv", b"a\n1\n")
+    planned = place.list()
+    place.write("2024-01-02", b"a\n2\n")
+    assert place.list()["2024-01-02"] == planned["2024-01-02"]
+    assert "2024-01-02 (no suffix)" in place.list()
+    place.write("2024-01-02.parquet", b"PAR1")
+    with pytest.raises(ChangedWhileRead, match=r"2024-01-02\.csv got 2024-01-02\.parquet beside it"):
+        place.read("2024-01-02", planned["2024-01-02"])
 
 
 def test_a_bucket_that_is_not_there_is_said_to_be(s3: Held) -> None:

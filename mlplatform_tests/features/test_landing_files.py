@@ -80,3 +80,13 @@ def test_files_of_one_name_are_told_together() -> None:
         "2024-01-02": "b+a",
         "2024-01-02.txt": "c",
     }
+
+
+def test_a_file_without_a_suffix_is_no_day() -> None:
+    """Nobody can tell how to read it; the day's own file beside it keeps its version."""
+    assert by_name([("2024-01-02", "a"), ("2024-01-02.csv", "b"), ("2024-01-03", "c"), ("notes", "d")]) == {
+        "2024-01-02 (no suffix)": "a",
+        "2024-01-02": "b",
+        "2024-01-03 (no suffix)": "c",
+        "notes": "d",
+    }

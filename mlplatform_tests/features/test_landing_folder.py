@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.errors import DataError, MalformedFile, Unavailable
+from mlplatform.errors import ChangedWhileRead, MalformedFile, Unavailable
 from mlplatform.features.landing_folder import LandingFolder, settling_seconds
 from mlplatform_tests.fakes.synthetic_home import Clock
 
@@ -95,6 +95,44 @@ def test_two_files_of_one_day_are_refused(folder: Path, landing: LandingFolder) 
     assert landing.list() != both
 
 
+def test_a_second_file_that_still_settles_is_no_fault_of_the_first(folder: Path, landing: LandingFolder) -> None:
+    """The version that was listed is the first one's, and is right again when the second one is taken away."""
+    put(folder, "2024-01-02.parquet", WHOLE)
+    spare = put(folder, "2024-01-02.csv", b"order_id\n1\n", age=timedelta(0))
+    with pytest.raises(ChangedWhileRead, match=r"2024-01-02\.parquet got 2024-01-02\.csv beside it"):
+        landing.read("2024-01-02", landing.list()["2024-01-02"])
+    spare.unlink()
+    spare.mkdir()
+    with pytest.raises(MalformedFile, match="not a readable Parquet file"):
+        landing.read("2024-01-02", landing.list()["2024-01-02"])
+
+
+def test_a_file_that_can_no_longer_be_read_is_tried_again(
+    folder: Path, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could be when it was listed: gone between two looks, or on a disk that is away for a moment."""
+    put(folder, "2024-01-02.csv", b"a\n1\n")
+    version = landing.list()["2024-01-02"]
+
+    def fails(_path: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fails)
+        with pytest.raises(ChangedWhileRead, match=r"could no longer be read .*Input/output error"):
+            landing.read("2024-01-02", version)
+    assert landing.read("2024-01-02", version).height == 1
+
+
+def test_a_correction_with_the_same_time_and_size_is_seen(folder: Path, landing: LandingFolder) -> None:
+    """Written in place by a tool that keeps the time of its original: the file system knows better."""
+    path = put(folder, "2024-01-02.csv", b"a\n1\n")
+    before, changed = landing.list(), path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == changed:  # its clock ticks every few milliseconds
+        put(folder, path.name, b"a\n2\n")
+    assert landing.list() != before
+
+
 def test_looking_again_reads_no_file_again(
     folder: Path, landing: LandingFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,5 +206,5 @@ def test_what_was_landed_again_meanwhile_is_not_read(folder: Path, landing: Land
     path = put(folder, "2024-01-02.csv", b"a\n1\n")
     planned = landing.list()["2024-01-02"]
     put(folder, path.name, b"a\n2\n")
-    with pytest.raises(DataError, match="landed again while it was being read"):
+    with pytest.raises(ChangedWhileRead, match="landed again while it was being read"):
         landing.read("2024-01-02", planned)

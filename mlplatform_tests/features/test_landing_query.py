@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from mlplatform.domain.source import Query
-from mlplatform.errors import DataError, DeclarationError, Unavailable
+from mlplatform.errors import ChangedWhileRead, DeclarationError, Unavailable
 from mlplatform.features import landing_query
 from mlplatform.features.landing_query import LandingQuery
 from mlplatform.settings import database_url
@@ -129,7 +129,9 @@ def test_rows_that_move_while_they_are_read_are_not_taken_in(
         return found
 
     monkeypatch.setattr(landing_query, "_frame", sold_meanwhile)
-    with pytest.raises(DataError, match="2024-01-02 was changed in the database that SHOP_DATABASE_URL names while"):
+    with pytest.raises(
+        ChangedWhileRead, match="2024-01-02 of the database that SHOP_DATABASE_URL names was changed while"
+    ):
         place.read("2024-01-02", planned)
 
 

@@ -1,6 +1,6 @@
 """The stages of the pipeline, over days of the synthetic domain: exactly once, complete, blind to the future."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from mlplatform.errors import (
     IncompleteWindow,
     MalformedFile,
     MissingPartition,
+    NonDeterministicStage,
     NotLanded,
 )
 from mlplatform.features import pipeline
@@ -312,6 +313,52 @@ def test_a_table_gives_what_it_declares(platform: Platform, changed: object, tol
     outcome = run_stage(platform, "base", DAYS[:1], domain)
     with pytest.raises(DeclarationError, match=told):
         raise_failures(outcome)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (lambda rows: rows.with_columns(minutes=pl.col("minutes").cast(pl.Float64)), "'minutes' is Float64"),
+        (lambda rows: rows.drop("minutes"), "lacks the column 'minutes'"),
+        (lambda _rows: None, "base of orders gives a NoneType for 2024-01-03"),
+        (lambda rows: rows.lazy(), "base of orders gives a LazyFrame for 2024-01-03"),
+    ],
+)
+def test_a_day_that_is_not_as_declared_fails_alone(platform: Platform, changed: object, told: str) -> None:
+    """A function that gives something else over one odd day: that day is a fault, the others are appended."""
+    assert callable(changed)
+    domain = with_source(
+        replace(ORDERS, base=lambda landed: (changed if landed.height < 25 else pl.DataFrame)(ORDERS.base(landed)))
+    )
+    land_orders(platform, DAYS[:4], {THIRD: orders(THIRD).head(20)})
+    for stage in ("raw", "validated"):
+        raise_failures(run_stage(platform, stage, DAYS[:4], domain))
+    outcome = run_stage(platform, "base", DAYS[:4], domain)
+    assert sorted(outcome.revisions) == [DAYS[0], DAYS[1], DAYS[3]]
+    (fault,) = outcome.faults[THIRD]
+    assert fault.table == "orders" and told in str(fault.error)
+    assert outcome.failed == {THIRD: fault.error}
+
+
+def test_a_step_that_is_not_deterministic_fails_its_days_alone(
+    filled: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two days come out otherwise than before: each is a fault of its own, and the new day beside them is appended."""
+    given, later = pipeline._given, "2024-01-07"
+
+    def odd(function: Callable[..., pl.DataFrame], what: str, day: str, *arguments: object) -> pl.DataFrame:
+        rows = given(function, what, day, *arguments)
+        return rows.head(10) if day in DAYS[2:4] else rows
+
+    land_orders(filled, [later])
+    for stage in ("raw", "validated"):
+        raise_failures(run_stage(filled, stage, [later]))
+    monkeypatch.setattr(pipeline, "_given", odd)
+    outcome = run_stage(filled, "base", [*DAYS, later])
+    assert sorted(outcome.failed) == sorted(outcome.faults) == DAYS[2:4]
+    for day, error in outcome.failed.items():
+        assert isinstance(error, NonDeterministicStage) and error.partitions == (day,)
+    assert (outcome.new, sorted(outcome.revisions)) == (1, [*DAYS[:2], *DAYS[4:], later])
 
 
 def test_a_stage_that_nobody_declared_is_refused(platform: Platform) -> None:

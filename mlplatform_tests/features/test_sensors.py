@@ -7,13 +7,17 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from mlplatform.definitions import platform_definitions
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
-from mlplatform.features.assets import only_due_tag
+from mlplatform.features.assets import only_due_tag, stage_key
+from mlplatform.features.chain import run_chain
+from mlplatform.features.checks import contract_key
+from mlplatform.features.partitions import daily
 from mlplatform.features.sensors import (
     due_tag,
     features_sensor,
@@ -208,6 +212,95 @@ def test_a_run_that_fails_for_no_fault_of_a_day_is_tried_again_later_and_later(
         assert "failed; tried again at" in daemon.reason()
         land_orders(daemon.platform, DAYS[2:3])
     assert daemon.request().tags[range_end] == DAYS[2]
+
+
+def test_a_run_that_succeeds_and_changes_nothing_is_no_hot_loop(daemon: Daemon, clock: Clock) -> None:
+    """Runs have another lock file than this process: a wait that grows, and a word on what to do."""
+    land_orders(daemon.platform, DAYS[:2])
+    daemon.definitions = platform_definitions({DOMAIN.name: DOMAIN}, replace(daemon.platform, environment="new lock"))
+    for attempt in range(3):
+        assert daemon.execute(daemon.request()).success
+        clock.now = datetime.now(UTC) + first_wait * 2**attempt - timedelta(seconds=10)
+        assert "succeeded and the same is due still: reload the code location" in daemon.reason()
+        clock.now = datetime.now(UTC) + first_wait * 2**attempt + timedelta(seconds=1)
+    daemon.platform = replace(daemon.platform, environment="new lock")
+    assert daemon.reason() == "everything is up to date"
+
+
+def test_a_deleted_run_does_not_make_a_run_key_come_again(daemon: Daemon, clock: Clock) -> None:
+    """Dagster would take the next run for one that it has launched, and never launch it."""
+    land_orders(daemon.platform, DAYS[:2])
+    daemon.definitions = platform_definitions({DOMAIN.name: DOMAIN}, replace(daemon.platform, environment="new lock"))
+    first = daemon.request()
+    deleted = daemon.execute(first)
+    clock.now = datetime.now(UTC) + longest_wait
+    second = daemon.request()
+    daemon.execute(second)
+    daemon.instance.delete_run(deleted.run_id)
+    clock.now = datetime.now(UTC) + longest_wait
+    assert daemon.request().run_key not in {first.run_key, second.run_key}
+
+
+def taken_through(daemon: Daemon, days: list[str]) -> None:
+    """A run that is killed when all its tables are committed, before Dagster has heard of any."""
+    for _ in run_chain(daemon.platform, DOMAIN, days, run_id="killed", only_due=True):
+        pass
+
+
+def shown(daemon: Daemon) -> dict[str, list[str]]:
+    """Days by what Dagster shows of their contract."""
+    key = contract_key(DOMAIN)
+    (state,) = daemon.instance.event_log_storage.get_asset_check_state([(key, daily(DOMAIN))]).values()
+    return {status.value: list(each.subset_value.get_partition_keys()) for status, each in state.subsets.items()}
+
+
+def with_a_bad_row(day: str) -> dict[str, pl.DataFrame]:
+    """A day's orders, one of which breaks the contract."""
+    sent = rows(date.fromisoformat(day), rows_per_day=30).with_row_index()
+    broken = pl.when(pl.col("index") == 0).then(-1.0).otherwise("distance_km")
+    return {day: sent.with_columns(distance_km=broken).drop("index")}
+
+
+def test_what_a_killed_run_has_not_told_is_told_by_the_next_one(daemon: Daemon) -> None:
+    """Everything is up to date: a run makes nothing, and tells Dagster of each day and of its contract."""
+    land_orders(daemon.platform, DAYS[:3], with_a_bad_row(DAYS[1]))
+    taken_through(daemon, DAYS[:3])
+    run = daemon.execute(daemon.request())
+    assert run.success
+    assert {stage: materialized(daemon, run, stage) for stage in stages} == dict.fromkeys(stages, DAYS[:3])
+    assert (shown(daemon)["SUCCEEDED"], shown(daemon)["FAILED"]) == ([DAYS[0], DAYS[2]], [DAYS[1]])
+    revisions = Tables(daemon.platform, DOMAIN).raw("orders").revisions()
+    assert [(each.partition, each.number, each.run_id) for each in revisions] == [(d, 1, "killed") for d in DAYS[:3]]
+    assert daemon.reason() == "everything is up to date"
+
+
+def test_an_untold_correction_is_told_too(daemon: Daemon) -> None:
+    """Dagster knows the day, in the version before: it is told of the one that is there, and of its contract."""
+    land_orders(daemon.platform, DAYS[:3])
+    daemon.execute(daemon.request())
+    land_orders(daemon.platform, [DAYS[1]], with_a_bad_row(DAYS[1]))
+    taken_through(daemon, DAYS[:3])
+    run = daemon.execute(daemon.request())
+    assert materialized(daemon, run, "raw") == [DAYS[1]]
+    assert materialized(daemon, run, "quarantine") == [DAYS[1]]
+    assert (shown(daemon)["SUCCEEDED"], shown(daemon)["FAILED"]) == ([DAYS[0], DAYS[2]], [DAYS[1]])
+    assert daemon.reason() == "everything is up to date"
+
+
+def test_a_day_that_its_contract_stopped_is_told_after_a_kill(daemon: Daemon) -> None:
+    """It has failed and is unchanged, so nothing is due; its result is an error none the less, told once."""
+    land_orders(daemon.platform, DAYS[:1], {DAYS[0]: with_a_bad_row(DAYS[0])[DAYS[0]].with_columns(distance_km=-1.0)})
+    taken_through(daemon, DAYS[:1])
+    killed_later = daemon.definitions.resolve_job_def(JOB).execute_in_process(
+        instance=daemon.instance,
+        run_config=quiet,
+        tags={range_start: DAYS[0], range_end: DAYS[0], only_due_tag: "true"},
+        asset_selection=[stage_key(DOMAIN, stage) for stage in ("raw", "quarantine")],
+    )
+    assert materialized(daemon, killed_later, "quarantine") == DAYS[:1]
+    assert daemon.execute(daemon.request()).success
+    assert shown(daemon)["FAILED"] == DAYS[:1]
+    assert "1 tables of days have failed and are unchanged" in daemon.reason()
 
 
 def test_other_code_is_looked_at_again(daemon: Daemon) -> None:

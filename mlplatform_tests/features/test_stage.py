@@ -211,7 +211,11 @@ def test_other_content_from_the_same_inputs_is_an_error(stage: Stage) -> None:
     for inputs in (one, two):
         with pytest.raises(NonDeterministicStage):
             stage.append({"d": draft(9.0, inputs=inputs), "e": draft(1.0)}, written(1))
-    assert list(stage.current()) == ["d"], "nothing of a refused append is committed"
+    stage.append({"f": draft(1.0, inputs=one)}, written())
+    with pytest.raises(NonDeterministicStage, match="of d, f: same input") as refused:
+        stage.append({"d": draft(9.0, inputs=one), "e": draft(1.0), "f": draft(2.0, inputs=one)}, written(1))
+    assert refused.value.partitions == ("d", "f")
+    assert list(stage.current()) == ["d", "f"], "nothing of a refused append is committed"
     assert stage.append({"d": draft(1.0, inputs=one)}, written())["d"].number == 3
     assert stage.append({"d": draft(4.0, inputs=one)}, written(code_version="other"))["d"].number == 4
     assert stage.append({"d": draft(5.0, inputs=one)}, written(environment="other"))["d"].number == 5

@@ -16,7 +16,7 @@ def test_flags_alone_suffice(tmp_path: Path) -> None:
     path = deliveries(tmp_path / "deliveries.csv")
     told = CliRunner().invoke(app, ["new", "vans", "--sample", str(path), *SAID, "--into", str(tmp_path / "vans")])
     assert told.exit_code == 0, told.output
-    assert "timedelta(hours=1.5)" in (tmp_path / "vans" / "vans" / "sources.py").read_text()
+    assert "timedelta(hours=1.5)" in (tmp_path / "vans" / "src" / "vans" / "sources.py").read_text()
 
 
 def test_where_nobody_can_be_asked_the_flag_is_named(tmp_path: Path) -> None:
@@ -25,4 +25,7 @@ def test_where_nobody_can_be_asked_the_flag_is_named(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["new", "vans", "--sample", str(path), *SAID[2:], "--into", str(tmp_path / "vans")])
     assert isinstance(told.exception, DeclarationError)
     assert "--entity is not given" in str(told.exception)
+    path = deliveries(tmp_path / "deliveries.csv")
+    told = CliRunner().invoke(app, ["new", "vans", "--sample", str(path), *SAID[:-2], "--into", str(tmp_path / "vans")])
+    assert "--known-at is not given" in str(told.exception) and "--known-after" in str(told.exception)
     assert not (tmp_path / "vans").exists()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from rich.console import Console
@@ -156,17 +157,33 @@ def test_nothing_is_left_of_a_package_that_does_not_stand(
     assert {path.name for path in tmp_path.iterdir()} == {"checkout", "deliveries.csv"}
 
 
+def test_a_project_of_its_own_is_imported_from_the_folder_above(tmp_path: Path) -> None:
+    """Its folder is called as its package, and must not be taken for it: installed editable, by a real installer."""
+    write(tmp_path, into=tmp_path / "vans")
+    build = "import setuptools.build_meta as backend; backend.build_editable('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path / "vans", capture_output=True, timeout=60, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    with ZipFile(wheel) as packed:
+        packed.extractall(site)
+    ask = f"import site; site.addsitedir({str(site)!r}); import vans; print(vans.DOMAIN.name)"
+    told = subprocess.run(
+        [sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert told.stdout == "vans\n", told.stderr
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project of its own, installed as an installer would: on the path, with its entry point."""
     project = tmp_path / "project"
     _, said = write(tmp_path, "vans", into=project)
     assert f"-e {project}" in said
-    information = project / "vans-0.1.0.dist-info"
+    information = project / "src" / "vans-0.1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: vans\nVersion: 0.1.0\n")
     (information / "entry_points.txt").write_text("[mlplatform.domains]\nvans = vans:DOMAIN\n")
-    monkeypatch.syspath_prepend(str(project))
+    monkeypatch.syspath_prepend(str(project / "src"))
     registered_domains.cache_clear()
     yield project
     registered_domains.cache_clear()
@@ -176,9 +193,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_a_project_of_its_own_is_found_trained_and_passes_the_gate(installed: Path, tmp_path: Path) -> None:
     """From the sample to a model that may be served, with no hand on the written code; the battery finds nothing."""
-    assert below(installed) >= {"pyproject.toml", "tests/test_vans.py", "vans/py.typed", "vans/data/sample.parquet"}
+    in_package = {f"src/vans/{name}" for name in ("__init__.py", "py.typed", "data/sample.parquet")}
+    assert below(installed) >= {"pyproject.toml", "tests/test_vans.py", *in_package}
     domain, platform = registered_domain("vans"), platform_in(tmp_path / "home", AFTERWARDS)
-    assert domain_package("vans") == installed / "vans"
+    assert domain_package("vans") == installed / "src" / "vans"
     sample, (model,) = domain.sample, domain.models
     assert sample is not None
     findings = list(run(evidence_of(platform, domain)))

@@ -46,7 +46,7 @@ def test_columns_that_give_the_outcome_away_are_not_asked_for(tmp_path: Path) ->
     lines = path.read_text().splitlines()
     copied = [f"{line};{'E7' if line.endswith('yes') else ''}" for line in lines[1:]]
     path.write_text("\n".join([f"{lines[0]};Complaint", *copied]))
-    told = proposed(path, known_at=None)
+    told = proposed(path, known_at=None, known_after=timedelta(hours=1))
     assert "gives late away (AUC 1.000)" in told.left_out["complaint"]
     assert "lies after ordered_at" in told.left_out["delivered_at"]
     assert set(proposed(path, outcome_columns="none").left_out) == {"late", "delivered_at", "remark"}

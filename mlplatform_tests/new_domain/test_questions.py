@@ -17,7 +17,8 @@ def sampled(tmp_path: Path) -> Sampled:
     return read(deliveries(tmp_path / "deliveries.csv"), "UTC")
 
 
-COMPLETE = {"entity": ("Van ID",), "time": "Ordered at", "label": "Late"}
+HOUR = timedelta(hours=1)
+COMPLETE = {"entity": ("Van ID",), "time": "Ordered at", "label": "Late", "known_after": HOUR}
 
 
 def chosen(sampled: Sampled, **changed: object) -> Chosen:
@@ -40,7 +41,12 @@ def test_whoever_only_presses_enter_gets_a_sensible_domain(sampled: Sampled) -> 
 
 @pytest.mark.parametrize(
     ("flag", "missing", "example"),
-    [("--time", "time", "ordered_at"), ("--label", "label", "late"), ("--entity", "entity", "van_id")],
+    [
+        ("--time", "time", "ordered_at"),
+        ("--label", "label", "late"),
+        ("--known-at", "known_after", "delivered_at"),
+        ("--entity", "entity", "van_id"),
+    ],
 )
 def test_a_flag_that_is_missing_is_named_with_an_example(
     sampled: Sampled, flag: str, missing: str, example: str
@@ -48,6 +54,22 @@ def test_a_flag_that_is_missing_is_named_with_an_example(
     """Without a terminal nothing is guessed."""
     with pytest.raises(DeclarationError, match=rf"{flag} is not given.*{flag} {example}"):
         chosen(sampled, **{missing: () if missing == "entity" else None})
+
+
+def answering(sampled: Sampled, hours: str) -> Chosen:
+    """The answers of a person whose sample does not tell when outcomes were known."""
+    answers = {"Which column tells when the": "none", "How many hours": hours}
+    given = Given(entity=("Van ID",), time="Ordered at", label="Late")
+    return choose(sampled, given, lambda question, _: next(answers[each] for each in answers if each in question))
+
+
+def test_whoever_has_no_column_for_it_is_asked_how_long_the_outcome_takes(sampled: Sampled) -> None:
+    """The hours count; what is no number of hours is refused."""
+    told = answering(sampled, "48")
+    assert (told.known_at, told.known_after) == (None, timedelta(hours=48))
+    for hours, why in (("soon", "'soon' is no number of hours"), ("nan", "no number"), ("-1", "Say 0 or more")):
+        with pytest.raises(DeclarationError, match=f"--known-after: .*{why}"):
+            answering(sampled, hours)
 
 
 @pytest.mark.parametrize(

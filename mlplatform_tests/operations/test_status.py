@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from mlplatform.domain.source import Folder
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import first_day, rows
 from mlplatform.features.chain import run_chain
@@ -60,6 +61,30 @@ def test_a_domain_without_a_sample_is_told_to_let_its_sources_deliver(tmp_path: 
     assert found.next == ("nothing has landed: let the sources of synthetic deliver",)
 
 
+def test_the_source_that_has_landed_nothing_is_named(platform: Platform) -> None:
+    """One of two has its days: it is not said that nothing has landed, neither here nor by the one that computes."""
+    land_orders(platform, DAYS[:3])
+    two = replace(DOMAIN, sources=(*DOMAIN.sources, replace(DOMAIN.sources[0], name="returns")))
+    (found,) = status(platform, [two])
+    assert found.next == (
+        "nothing has landed of returns (orders has 3 days): a day is taken in when every source has landed it",
+    )
+    later = replace(DOMAIN.sources[0], name="returns", absent=frozenset({first_day + timedelta(days=99)}))
+    (found,) = status(platform, [replace(DOMAIN, sources=(*DOMAIN.sources, later))])
+    assert found.next[0].startswith("no day has landed of every source (orders has 3 days)")
+
+
+def test_a_folder_beside_those_of_the_sources_is_named_with_the_likely_one(platform: Platform) -> None:
+    """`order/` for `orders`; a place that a source declares there is its own."""
+    folder = platform.landing("synthetic")
+    for name in ("order", "orders", "elsewhere", ".hidden"):
+        (folder / name).mkdir(parents=True)
+    own = replace(DOMAIN.sources[0], name="returns", landing=Folder(path=folder / "elsewhere"))
+    (found,) = status(platform, [replace(DOMAIN, sources=(*DOMAIN.sources, own))])
+    assert found.strangers == {"order/": "it is of no source of synthetic; is `orders` meant?"}
+    assert "not taken in: order/: it is of no source of synthetic; is `orders` meant?" in shown(found)
+
+
 def test_landed_days_are_due_until_they_are_computed(platform: Platform) -> None:
     """The command that computes them is named, and then the one that trains."""
     land_orders(platform, DAYS)
@@ -108,7 +133,19 @@ def test_an_open_failure_is_shown_with_its_reason_and_attempts(platform: Platfor
     (failure,) = found.failures
     assert (failure.day, failure.stage, failure.table, failure.attempts) == (DAYS[1], "raw", "orders", 2)
     assert f"failed: {DAYS[1]} raw orders, tried 2 ×:" in shown(found) and "not a readable Parquet" in shown(found)
-    assert any("corrected" in hint for hint in found.next)
+    assert found.next[0].startswith(f"land a corrected file for what has failed ({DAYS[1]})")
+
+
+def test_a_failed_day_asks_for_a_corrected_file_until_one_has_landed(platform: Platform) -> None:
+    """Unchanged it is not left to the daemon; once it has changed, it is."""
+    land_orders(platform, DAYS[:1])
+    (platform.landing("synthetic") / "orders" / f"{DAYS[0]}.parquet").write_bytes(b"PAR1 no Parquet PAR1")
+    compute(platform, DAYS[:1])
+    (hint,) = one(platform).next
+    assert hint.startswith(f"land a corrected file for what has failed ({DAYS[0]})")
+    land_orders(platform, DAYS[:1])
+    (hint,) = one(platform).next
+    assert hint.startswith("the daemon computes the days that are due")
 
 
 def test_a_stranger_in_the_landing_place_is_named(platform: Platform) -> None:
