@@ -177,7 +177,7 @@ def plain_bundle() -> Bundle:
         xgb.DMatrix(inputs, label=labels),
         num_boost_round=settings.rounds,
     )
-    requests = pl.DataFrame(inputs[:8], schema=plain_domain.NAMES).with_columns(
+    requests = pl.DataFrame(inputs[:8].astype(np.float64), schema=plain_domain.NAMES).with_columns(
         at=pl.lit(0, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
     )
     scores = raw_scores(booster, matrix(plain_domain.of_request(requests)))

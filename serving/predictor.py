@@ -156,7 +156,7 @@ class Predictor:
         self._views = view_features(bundle.domain, bundle.model)
         self._rules = held_rules(bundle.domain.requests.rules)
         self._serving = bundle.model.serving
-        self._budget = bundle.manifest.objectives["p99_ms"] / 1000
+        self._budget = self._serving.deadline.total_seconds()
         self._encode = msgspec.json.Encoder().encode
         self._told: set[str] = set()
 

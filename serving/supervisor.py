@@ -39,6 +39,9 @@ TICK_SECONDS = 0.25
 SILENT_SECONDS = 6.0
 """A process that shows no sign of life for so long hangs and is killed: it is up again within 10 s."""
 
+LONGEST_LOOK = 1.0
+"""Seconds between two looks that count as silence at most: a longer gap was our own."""
+
 READY_SECONDS = 90.0
 """From a process's start to its first sign of life, at most: imports and golden rows, on a busy machine."""
 
@@ -72,6 +75,12 @@ class Child:
     refused: str = ""
     """Why a model worker does not serve its bundle."""
 
+    shown: int = 0
+    """When the newest sign of life came, by the clock of files; only that it changes is looked at."""
+
+    silent: float = 0.0
+    looked: float = 0.0
+
     def keep(self, now: float, environment: dict[str, str], descriptors: tuple[int, ...]) -> None:
         """Start the process if it is not there, kill it if it hangs."""
         if self.process is None:
@@ -79,16 +88,23 @@ class Child:
                 self._start(now, environment, descriptors)
         elif (code := self.process.poll()) is not None:
             self._ended(now, code)
-        elif self.silent_for(now) > (SILENT_SECONDS if self.sign.exists() else READY_SECONDS):
+        elif self._silent_for(now) > (SILENT_SECONDS if self.sign.exists() else READY_SECONDS):
             logger.error("%s shows no sign of life. It is killed and started again", self.name)
             self.process.kill()
 
-    def silent_for(self, now: float) -> float:
-        """Seconds since the last sign of life; since the start where there was none."""
+    def _silent_for(self, now: float) -> float:
+        """Seconds without a new sign of life; since the start where there was none.
+
+        Counted in the supervisor's own waking time: whoever was paused with us (a container, a machine) is not silent,
+        and a wall clock that jumps tells nothing.
+        """
         try:
-            return time.time() - self.sign.stat().st_mtime
+            shown = self.sign.stat().st_mtime_ns
         except OSError:
-            return now - self.started
+            shown = 0
+        self.silent = 0.0 if shown != self.shown else self.silent + min(now - self.looked, LONGEST_LOOK)
+        self.shown, self.looked = shown, now
+        return self.silent
 
     def ask_to_end(self) -> None:
         """SIGTERM: it ends when it has answered what it holds."""
@@ -118,7 +134,8 @@ class Child:
                 pass_fds=descriptors,
                 preexec_fn=_in_child,
             )
-        self.started = now
+        self.started = self.looked = now
+        self.shown, self.silent = 0, 0.0
 
     def _ended(self, now: float, code: int) -> None:
         self.process = None
@@ -189,13 +206,15 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code."""
-        awaited = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
-        signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+        end = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*end, signal.SIGCHLD})
         try:
             while True:
                 self._tick(time.monotonic())
-                came = signal.sigtimedwait(awaited, TICK_SECONDS)
-                if came is not None and came.si_signo != signal.SIGCHLD:
+                # What it returns is not looked at: after a pause (SIGSTOP, a frozen container) CPython 3.11 gives
+                # back memory that nothing was written to, which reads like any signal.
+                signal.sigtimedwait({signal.SIGCHLD}, TICK_SECONDS)
+                if signal.sigpending() & end:
                     return 0
         finally:
             self._stop()
@@ -218,11 +237,11 @@ class Supervisor:
     def _follow(self) -> None:
         """Begin to start the model version that the pointer names."""
         wanted = read_pointer(self._pointer) if self._pointer else None
-        if wanted is None or wanted in self._refused:
+        if wanted is None:
             return
         if self._next is not None and self._next.digest != wanted:
             self._drop_next()
-        if wanted == self._live.digest or self._next is not None:
+        if wanted == self._live.digest or wanted in self._refused or self._next is not None:
             return
         if self._warm is not None and self._warm.digest == wanted:
             missing = LIVE_WORKERS - len(self._warm.workers)

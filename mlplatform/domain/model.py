@@ -158,6 +158,10 @@ class Objectives:
 class Serving:
     """How a service of this model behaves; a change is another feature code, hence another manifest."""
 
+    deadline: timedelta = timedelta(milliseconds=500)
+    """Time of a request, fallback chain included; `objectives.p99_ms` is what most of them should take. Past four
+    fifths of it the model is not waited for any longer."""
+
     max_batch_rows: int = 128
     """Rows scored together. Beyond some hundred a row gets little cheaper, and waits for more others."""
 

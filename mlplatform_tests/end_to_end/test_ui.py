@@ -57,6 +57,7 @@ UPSTREAM = {
     "base": {"validated"},
     "derived": {"base"},
     "feature_store": {"base", "derived"},
+    "prediction_log": set(),
     "late_order/training_set": {"derived", "feature_store"},
     "late_order/model": {"late_order/training_set"},
     "late_order/evaluation": {"late_order/model"},

@@ -53,7 +53,7 @@ import polars as pl
 
 from mlplatform.domain.column import Column, Contract
 from mlplatform.domain.domain import Domain, Requests
-from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Split, Threshold, XGBoostSettings
+from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Serving, Split, Threshold, XGBoostSettings
 from mlplatform.domain.source import Source
 from mlplatform.domain.view import Feature, FeatureView, FittedValue, OnDemand
 
@@ -66,7 +66,6 @@ columns = (
     Column(name="flag", dtype=pl.String(), meaning="flag", nullable=True),
 )
 number = Threshold(value=10, reason="small data")
-slow = Threshold(value=2_000, reason="far above any machine: a busy test machine must not decide")
 DOMAIN = Domain(
     name="harbour",
     meaning="for tests",
@@ -131,7 +130,8 @@ DOMAIN = Domain(
             settings=XGBoostSettings(rounds=5, threads=1, device="DEVICE"),
             split=Split(warm_up=DAY, calibration=DAY, evaluation=DAY),
             gate=Gate(metric="log_loss", min_rows=number, margin=number, segment_margin=number),
-            objectives=Objectives(p99_ms=slow, rows_per_second=number),
+            objectives=Objectives(p99_ms=number, rows_per_second=number),
+            serving=Serving(deadline=timedelta(seconds=2)),
             simple_features=("scaled_length",),
             rules=lambda request: None,
             decision=Threshold(value=0.5, reason="both mistakes cost the same"),
