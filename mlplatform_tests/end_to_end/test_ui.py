@@ -162,6 +162,7 @@ def test_the_asset_graph_is_the_declared_one(ui: Ui) -> None:
     assert {name: above for name, above in found.items() if "/" not in name or name in UPSTREAM} == UPSTREAM
     assert {each["groupName"] for each in nodes} == {
         "synthetic",
+        "synthetic_monitoring",
         *(f"synthetic_{model.name}" for model in DOMAIN.models),
     }
 

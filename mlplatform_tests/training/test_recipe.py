@@ -117,7 +117,7 @@ def test_a_saved_recipe_comes_back_and_is_not_overwritten(filled: Platform, tmp_
 
 def test_without_a_recipe_there_is_nothing_to_load(tmp_path: Path) -> None:
     """The message says how to make one."""
-    with pytest.raises(MissingPartition, match="'2024-01-05-00000000'; it has none. `mlplatform train` makes"):
+    with pytest.raises(MissingPartition, match=r"'2024-01-05-00000000'; it has none\. `mlplatform train` makes"):
         load_recipe(tmp_path / "2024-01-05-00000000")
 
 
