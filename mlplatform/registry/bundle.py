@@ -35,7 +35,7 @@ from mlplatform.errors import BundleCorrupt, GoldenMismatch
 from mlplatform.features.view import feature_names, model_inputs, view_feature_names
 from mlplatform.provenance.record import Record
 from mlplatform.registry.bundled_code import domain_folder, feature_code, load_domain
-from mlplatform.registry.manifest import MANIFEST_FILE, Manifest
+from mlplatform.registry.manifest import MANIFEST_FILE, Manifest, serving_settings
 from mlplatform.scoring.booster import load_booster, matrix, raw_scores
 from mlplatform.scoring.calibration import Calibration
 from mlplatform.scoring.postprocess import answers
@@ -85,6 +85,8 @@ class Bundle:
         domain = load_domain(folder / CODE, manifest.package, name=name, digest=manifest.digest, files=listed)
         if feature_names(domain, domain.model(model)) != manifest.features:
             raise BundleCorrupt(CODE, "its code gives other features, or another order, than the manifest")
+        if serving_settings(domain.model(model).serving) != manifest.serving:
+            raise BundleCorrupt(CODE, "its code declares another service than the manifest")
         return cls(folder, manifest, domain)
 
     @cached_property
@@ -220,6 +222,7 @@ def write_bundle(
                 "p99_ms": model.objectives.p99_ms.value,
                 "rows_per_second": model.objectives.rows_per_second.value,
             },
+            serving=serving_settings(model.serving),
             rollback_target=rollback_target,
             record=record,
         )

@@ -10,11 +10,13 @@ It refuses to be read from anything but its canonical form: one content, one dig
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any, Self
 
 import yaml
 
+from mlplatform.domain.model import Serving
 from mlplatform.errors import BundleCorrupt
 from mlplatform.provenance.record import Record
 
@@ -25,57 +27,6 @@ SHORT_DIGITS = 12
 
 RECIPE = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{4,64}")
 """A model version: as-of day and a short hash of what the model is made from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batching:
-    """How many rows may be scored at once."""
-
-    max_rows: int = 1024
-    """Rows of one batch. 1,024 take about 4 ms on one core: a single request waits no longer than that."""
-
-    queue_rows: int = 8192
-    """Rows that may wait; more are turned away. Eight full batches: some 35 ms, past which answers come too late."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Breaker:
-    """When the model is no longer asked, and for how long."""
-
-    failure_rate: float = 0.5
-    """Share (0 to 1) of failed calls from which it opens: half of them is no accident."""
-
-    slow_call_ms: float = 1000.0
-    """A call that takes longer is slow. One second: past it a caller has given up."""
-
-    slow_call_rate: float = 1.0
-    """Share (0 to 1) of slow calls from which it opens. 1: only when nothing is quick any more."""
-
-    window_calls: int = 100
-    """Calls that are looked at: the newest ones."""
-
-    minimum_calls: int = 20
-    """Calls below which no rate is computed: one failure of two says nothing."""
-
-    wait_seconds: float = 5.0
-    """From opening to the first probe. A restarted worker is back within that."""
-
-    probes: int = 10
-    """Calls let through half-open; their rates decide."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fallback:
-    """What answers when the model does not."""
-
-    tiers: tuple[str, ...] = ("cached", "simple_model", "rules", "low_confidence")
-    """In this order, until one answers."""
-
-    budget_ms: float = 50.0
-    """Time for the whole chain, milliseconds: a fallback that takes longer is an outage of its own."""
-
-    cache_seconds: float = 300.0
-    """Age up to which a cached answer of the same manifest is given again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +75,9 @@ class Manifest:
     objectives: Mapping[str, float]
     """Service level objectives: `p99_ms`, `rows_per_second`."""
 
-    batching: Batching = field(default_factory=Batching)
-    breaker: Breaker = field(default_factory=Breaker)
-    fallback: Fallback = field(default_factory=Fallback)
+    serving: Mapping[str, Any]
+    """Batching, breakers, cache and fallback tiers as `ModelSpec.serving` declares them; durations in seconds."""
+
     rollback_target: str | None
     """Digest of the champion when this model was promoted; the ledger overrides it. None: there was none."""
 
@@ -157,9 +108,6 @@ class Manifest:
                 **{
                     **values,
                     "features": tuple(values["features"]),
-                    "batching": Batching(**values["batching"]),
-                    "breaker": Breaker(**values["breaker"]),
-                    "fallback": Fallback(**{**values["fallback"], "tiers": tuple(values["fallback"]["tiers"])}),
                     "record": Record(**values["record"]),
                 }
             )
@@ -178,6 +126,12 @@ class Manifest:
     def short_digest(self) -> str:
         """The first twelve digits, for people, module names and tags."""
         return self.digest[:SHORT_DIGITS]
+
+
+def serving_settings(serving: Serving) -> dict[str, Any]:
+    """What a model declares of its service, as the manifest says it."""
+    settings: dict[str, Any] = _plain(asdict(serving))
+    return settings
 
 
 def diff(left: Manifest, right: Manifest) -> list[tuple[str, Any, Any]]:
@@ -201,9 +155,9 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists and mappings as dicts, all the way down: what YAML's safe dialect can say."""
+    """Tuples as lists, mappings as dicts, durations as seconds, all the way down: what YAML's safe dialect can say."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(inner) for inner in value]
-    return value
+    return value.total_seconds() if isinstance(value, timedelta) else value

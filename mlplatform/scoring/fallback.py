@@ -78,7 +78,7 @@ def fall_back(
     deadline : on `clock`, for the whole chain
     tell : is given each reason for which a tier was passed over, without a value of any request. It should tell equal
         reasons once
-    tiers : which tiers are asked (`manifest.fallback.tiers`), in the order given
+    tiers : which tiers are asked (`ModelSpec.serving.tiers`), in the order given
     """
     found: list[Answer | None] = [None] * rows.height
     ask: Mapping[str, Callable[[list[int]], None]] = {

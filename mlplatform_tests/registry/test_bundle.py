@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,21 @@ def test_altered_manifest_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("decision: 0.5", "decision: 0.4"))
     with pytest.raises(BundleCorrupt, match=r"manifest\.yaml.*promises another"):
         load_bundle(bundle.folder)
+
+
+def test_the_manifest_says_how_the_service_behaves(tmp_path: Path) -> None:
+    """As the bundled code declares it, durations in seconds; a manifest that says otherwise is refused."""
+    bundle = bundle_of(tmp_path / "bundles", write_package(tmp_path))
+    told = bundle.manifest.serving
+    declared = bundle.model.serving
+    assert (told["deadline"], told["max_batch_rows"]) == (2.0, declared.max_batch_rows)
+    assert told["breaker"]["open_for"] == declared.breaker.open_for.total_seconds()
+    other = replace(bundle.manifest, serving={**told, "max_batch_rows": 7})
+    folder = tmp_path / other.digest
+    shutil.copytree(bundle.folder, folder)
+    (folder / "manifest.yaml").write_text(other.to_yaml())
+    with pytest.raises(BundleCorrupt, match="declares another service"):
+        load_bundle(folder)
 
 
 def test_two_versions_of_the_code_side_by_side(tmp_path: Path, bundle: Bundle) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplatform.errors import BundleCorrupt
-from mlplatform.registry.manifest import Batching, Manifest, diff
+from mlplatform.registry.manifest import Manifest, diff
 from mlplatform_tests.fakes.tiny_domain import record
 
 # YAML in pure Python: 5 ms each, and a busy machine makes more of it.
@@ -39,7 +39,7 @@ def manifests() -> st.SearchStrategy[Manifest]:
         device=st.sampled_from(["cpu", "cuda"]),
         threads=st.integers(1, 64),
         objectives=st.dictionaries(paths, numbers, max_size=2),
-        batching=st.builds(Batching, max_rows=st.integers(1, 10**6)),
+        serving=st.dictionaries(paths, numbers | st.dictionaries(paths, st.integers(), max_size=2), max_size=2),
         rollback_target=st.none() | words,
         record=st.just(record()),
     )
@@ -103,8 +103,8 @@ def test_other_forms_are_refused(break_it: Any) -> None:
 def test_diff_goes_into_the_parts() -> None:
     """A difference deep inside is named by its path."""
     left = manifest_of()
-    right = replace(left, files={"model.ubj": "2"}, batching=Batching(max_rows=7))
-    assert diff(left, right) == [("batching.max_rows", 1024, 7), ("files.model.ubj", "1", "2")]
+    right = replace(left, files={"model.ubj": "2"}, serving={"max_batch_rows": 7})
+    assert diff(left, right) == [("files.model.ubj", "1", "2"), ("serving.max_batch_rows", 128, 7)]
 
 
 def manifest_of() -> Manifest:
@@ -126,6 +126,7 @@ def manifest_of() -> Manifest:
         device="cpu",
         threads=1,
         objectives={"p99_ms": 10.0},
+        serving={"max_batch_rows": 128},
         rollback_target=None,
         record=record(),
     )

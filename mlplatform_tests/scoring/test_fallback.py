@@ -191,7 +191,7 @@ def test_a_bundle_has_the_parts(tmp_path: Path) -> None:
         deadline=1.0,
         clock=Clock(),
         tell=pytest.fail,
-        tiers=bundle.manifest.fallback.tiers,
+        tiers=bundle.model.serving.tiers,
     )
     expected = bundle.answers(bundle.simple.predict(inputs))
     assert [each[:4] for each in found] == expected.rows()
