@@ -163,12 +163,6 @@ class Metrics:
         """So many model workers of a model are reached now."""
         self._values[self._place("mlplatform_workers_connected", model)] = workers
 
-    def retired(self, name: str) -> None:
-        """A model version serves no more: its breaker and its workers are shown no longer."""
-        for series, place in self._places.items():
-            if series[1:2] == (name,) and _families[series[0]].kind == "gauge":
-                self._values[place] = math.nan
-
     def log_backlog(self, size: int) -> None:
         """So many bytes of the prediction log wait to be picked up."""
         self._values[self._backlog] = size

@@ -10,14 +10,15 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from starlette.responses import Response
 from starlette.types import Send
 
 CONTENT_TYPE = "application/problem+json"
 
 
-def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    """A refusal.
+async def send_problem(
+    send: Send, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
+) -> None:
+    """Send a refusal.
 
     Parameters
     ----------
@@ -25,13 +26,6 @@ def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = Non
     detail : what is wrong and what to do next
     more : further members, such as `errors`
     """
-    return Response(_content(status, detail, more), status, headers=dict(headers or {}), media_type=CONTENT_TYPE)
-
-
-async def send_problem(
-    send: Send, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
-) -> None:
-    """A refusal as the messages of ASGI, for where no Response is made. Parameters as in `problem`."""
     content = _content(status, detail, more)
     told = {"content-type": CONTENT_TYPE, "content-length": str(len(content)), **(headers or {})}
     lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]

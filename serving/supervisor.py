@@ -11,6 +11,7 @@ its workers refuse never gets there: what serves goes on, and the roster tells w
 
 import argparse
 import ctypes
+import hashlib
 import logging
 import os
 import shutil
@@ -314,8 +315,6 @@ class Supervisor:
 
 def _digest(bundle: Path) -> str:
     """Digest of the bundle in a folder; its manifest is hashed only by whoever loads it."""
-    import hashlib
-
     try:
         return hashlib.sha256((bundle / "manifest.yaml").read_bytes()).hexdigest()
     except OSError:

@@ -33,9 +33,9 @@ from mlplatform.features.checks import (
     naming_materialisations,
 )
 from mlplatform.features.failures import open_failures
-from mlplatform.features.partitions import daily, is_of, trailing
+from mlplatform.features.partitions import daily, trailing
 from mlplatform.features.stage import Revision
-from mlplatform.features.tables import Tables, stages
+from mlplatform.features.tables import Tables, is_of, stages
 from mlplatform.provenance.code_version import declaration_version
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.run_process import announce_run

@@ -20,7 +20,7 @@ from mlplatform.features.failures import Failure, open_failures, record_failures
 from mlplatform.features.landing import Landed, days_landed_by_all, landed
 from mlplatform.features.pipeline import Outcome, made_from_now, pending, run, steps, table_versions
 from mlplatform.features.publish import publish_snapshots, unpublished
-from mlplatform.features.tables import Tables, stages
+from mlplatform.features.tables import Tables, is_of, stages
 from mlplatform.features.view import look_back_days
 from mlplatform.provenance.code_version import declaration_version
 from mlplatform.provenance.platform import Platform
@@ -80,7 +80,7 @@ def due(platform: Platform, domain: Domain, places: Mapping[str, Landed] | None 
     failures = [each for each in kept if each not in over]
     tried = _tried(failures)
     # A run closes those that are over, also where it has nothing to compute. A domain may have been cut since.
-    found = {each.day for each in over if _is_of(domain, each.day)}
+    found = {each.day for each in over if is_of(domain, each.day)}
     held = _held(platform, domain)
     for stage in stages:
         if of_stage := complete if stage == "raw" else held:
@@ -174,13 +174,9 @@ def _held(platform: Platform, domain: Domain) -> list[str]:
     return [
         day
         for day in sorted(set().union(*raw.values()))
-        if _is_of(domain, day)
+        if is_of(domain, day)
         and all(day in raw[source.name] or date.fromisoformat(day) in source.absent for source in domain.sources)
     ]
-
-
-def _is_of(domain: Domain, day: str) -> bool:
-    return domain.start <= date.fromisoformat(day) <= (domain.end or date.max)
 
 
 def _tried(failures: Sequence[Failure]) -> dict[str, dict[tuple[str, str], str]]:

@@ -24,10 +24,10 @@ from mlplatform.domain.domain import Domain
 from mlplatform.errors import ContractBroken, DataError, DeclarationError
 from mlplatform.features import contract
 from mlplatform.features.failures import open_failures
-from mlplatform.features.partitions import daily, is_of
+from mlplatform.features.partitions import daily
 from mlplatform.features.pipeline import Fault, Outcome, steps
 from mlplatform.features.rules import Checked, check
-from mlplatform.features.tables import Tables
+from mlplatform.features.tables import Tables, is_of
 from mlplatform.provenance.platform import Platform
 
 

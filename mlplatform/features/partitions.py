@@ -1,6 +1,6 @@
 """How a domain's assets are partitioned: by day, and per model by recipe."""
 
-from datetime import date, timedelta
+from datetime import timedelta
 
 import dagster as dg
 
@@ -14,11 +14,6 @@ def daily(domain: Domain) -> dg.DailyPartitionsDefinition:
     """One partition per UTC day, from the domain's first day on."""
     end = None if domain.end is None else (domain.end + timedelta(days=1)).isoformat()
     return dg.DailyPartitionsDefinition(start_date=domain.start.isoformat(), end_date=end, timezone="UTC")
-
-
-def is_of(domain: Domain, day: str) -> bool:
-    """Whether a day is one of the domain's; one that was computed need not be, since a domain may be cut."""
-    return domain.start <= date.fromisoformat(day) <= (domain.end or date.max)
 
 
 def recipes(domain: Domain, model: ModelSpec) -> dg.DynamicPartitionsDefinition:

@@ -112,6 +112,11 @@ def available_at(domain: Domain, day: str) -> datetime:
     return partition_end(day) + domain.publishing_delay
 
 
+def is_of(domain: Domain, day: str) -> bool:
+    """Whether a day is one of the domain's; one that was computed need not be, since a domain may be cut."""
+    return domain.start <= date.fromisoformat(day) <= (domain.end or date.max)
+
+
 def day_range(first: str, last: str) -> list[str]:
     """ISO days from first to last, both included."""
     start, end = date.fromisoformat(first), date.fromisoformat(last)

@@ -149,7 +149,7 @@ def test_any_worker_shows_what_all_counted_and_a_killed_one_loses_no_count(tmp_p
 
 
 def test_who_counts_on_in_a_file_shows_nothing_of_its_former_gauges(tmp_path: Path) -> None:
-    """A model that only the former worker served is not reported as unreachable for ever; a retired one neither."""
+    """A model that only the former worker served is not reported as unreachable for ever."""
     former = Metrics(tmp_path)
     former.connected("shop/old", 0)
     former.queued(5)
@@ -162,8 +162,6 @@ def test_who_counts_on_in_a_file_shows_nothing_of_its_former_gauges(tmp_path: Pa
     assert "mlplatform_workers_connected model=shop/old" not in shown
     assert (shown["mlplatform_queue_rows"], shown["mlplatform_refused_total status=401"]) == (0, 1)
     assert "mlplatform_workers_connected model=shop/late" in shown
-    metrics.retired("shop/late")
-    assert not [name for name in figures(metrics) if "shop/late" in name]
 
 
 def test_a_label_with_ever_new_values_costs_its_figures_and_nothing_else(tmp_path: Path) -> None:
