@@ -23,7 +23,6 @@ class ScoringInside:
     """In the place of `ModelWorkers`: its sockets name the bundle."""
 
     connected = 1
-    idle = True
 
     def __init__(self, sockets: list[Path], **_: Any) -> None:
         self._bundle = load_bundle(sockets[0])

@@ -80,6 +80,10 @@ class Settings:
     s3_region: str | None
     """`AWS_REGION`: the region of the buckets. Default: what the AWS libraries find."""
 
+    traces: bool
+    """`OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`: where the spans of requests are sent.
+    Default: nowhere. Address, headers, sampling and all else of OpenTelemetry are read by its library beneath us."""
+
     @property
     def storage_options(self) -> dict[str, str] | None:
         """What Delta tables on S3 must be told beside the `AWS_` variables: that an endpoint without TLS is meant."""
@@ -120,6 +124,7 @@ def settings() -> Settings:
         rate_limits=rate_limits,
         s3_endpoint=os.environ.get("AWS_ENDPOINT_URL") or None,
         s3_region=os.environ.get("AWS_REGION") or None,
+        traces=_traces(),
     )
 
 
@@ -135,6 +140,14 @@ def database_url(variable: str) -> str:
     if not told:
         raise Unavailable(f"{variable} is not set. Set it to the URL of the database, as SQLAlchemy writes it")
     return told
+
+
+def _traces() -> bool:
+    """Whether an endpoint is set, and OpenTelemetry's own switches do not say no."""
+    told = {name: os.environ.get(f"OTEL_{name}", "").strip().lower() for name in ("SDK_DISABLED", "TRACES_EXPORTER")}
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    off = told["SDK_DISABLED"] == "true" or told["TRACES_EXPORTER"] == "none"
+    return not off and any(os.environ.get(name) for name in endpoints)
 
 
 def _number(variable: str, told: str | None, default: int) -> int:

@@ -5,10 +5,8 @@
     kind u32 | batch u32 | rows u32 | width u32 | took u64 | body          little-endian
 
     score      a batch's features, rows x width float32, row after row; NaN is missing
-    ping       are you there? no body
     scored     the batch's calibrated scores, rows x width float64; `took` is the time it took in ns
     refused    why the batch was not scored: `rows` x 1 bytes of UTF-8
-    pong       I am; no body
 
 Both ends are of one installation and speak of nothing else, so there is no version and no negotiation. What does not
 fit this is refused whole, with its size looked at before any memory is taken for it.
@@ -28,12 +26,10 @@ HEADER = struct.Struct("<IIIIQ")
 LARGEST = 64 * 2**20
 """Bytes of a body. 100,000 rows of 160 features fit; a gateway sends more than that in pieces."""
 
-SCORE, PING, SCORED, REFUSED, PONG = (
-    int.from_bytes(kind, "little") for kind in (b"SCOR", b"PING", b"DONE", b"DENY", b"PONG")
-)
+SCORE, SCORED, REFUSED = (int.from_bytes(kind, "little") for kind in (b"SCOR", b"DONE", b"DENY"))
 """The kinds. Four letters, so that what is not a frame is very hardly taken for one."""
 
-_BYTES = {SCORE: 4, PING: 0, SCORED: 8, REFUSED: 1, PONG: 0}
+_BYTES = {SCORE: 4, SCORED: 8, REFUSED: 1}
 """Of one of the rows x width items in the body."""
 
 
@@ -97,23 +93,13 @@ def refused_frame(batch: int, reason: str) -> bytes:
     return HEADER.pack(REFUSED, batch, len(told), 1, 0) + told
 
 
-def ping_frame(batch: int) -> bytes:
-    """The question whether somebody is there."""
-    return HEADER.pack(PING, batch, 0, 0, 0)
-
-
-def pong_frame(batch: int) -> bytes:
-    """The answer to a ping."""
-    return HEADER.pack(PONG, batch, 0, 0, 0)
-
-
 class FrameReader:
     """Makes frames of the pieces in which a socket delivers them.
 
     Examples
     --------
-    >>> reader = FrameReader({PING})
-    >>> sent = ping_frame(7)
+    >>> reader = FrameReader({REFUSED})
+    >>> sent = refused_frame(7, "too wide")
     >>> reader.feed(sent[:5]), [frame.batch for frame in reader.feed(sent[5:])]
     ([], [7])
     """

@@ -23,18 +23,20 @@ from starlette.types import Receive, Scope, Send
 
 from mlplatform.errors import InvalidRequest, MalformedBody, MlplatformError, QueueFull, Unavailable
 from mlplatform.features.online import OnlineStore, SnapshotStore
+from mlplatform.registry.bundle import Bundle
 from mlplatform.settings import Settings
 from serving.access import Access, Refused, read_body, request_id
 from serving.api_page import index_page, openapi
 from serving.bulk import answer_bulk
 from serving.cache import canonical
+from serving.circuit_breaker import Transition
 from serving.json_body import MAX_BYTES
 from serving.live_model import LiveModel, open_model
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.predictor import Ask
 from serving.problem import send_invalid_fields, send_problem
 from serving.readiness import readiness
-from serving.roster import Roster, read_roster
+from serving.roster import Roster, Version, read_roster
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,9 @@ BULK_BYTES = 64 * 1024 * 1024
 """Of `POST /predict/batch`: a hundred thousand rows of a hundred features take about 40 MB as Arrow."""
 
 WATCH_SECONDS = 0.2
+
+AGAIN_SECONDS = 5.0
+"""Until a version that could not be opened is tried again: its files may have been on their way."""
 
 Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -63,6 +68,8 @@ class Gateway:
     access, metrics : as their modules say
     log : takes the record of a batch, its rows; never fails
     beside : runs beside the requests, from start to stop
+    traced : wraps the route of single predictions, where traces are on
+    changed : is told of each transition of a breaker; never fails
     """
 
     def __init__(
@@ -74,6 +81,8 @@ class Gateway:
         metrics: Metrics,
         log: Callable[[LiveModel, Any], None],
         beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        traced: Callable[[Route], Route] | None = None,
+        changed: Callable[[Bundle, Transition], None] | None = None,
         now: Callable[[], datetime] = wall_clock,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,15 +92,17 @@ class Gateway:
         self._metrics = metrics
         self._log = log
         self._beside = beside
+        self._changed = changed
         self._now = now
         self._clock = clock
         self._store: OnlineStore = SnapshotStore(settings.home / "online")
         self._roster: Roster | None = None
         self._live: LiveModel | None = None
+        self._tried: tuple[Version, float] | None = None
         self._fault = "the model is being loaded"
         self._tasks: set[asyncio.Task[None]] = set()
         self._routes: dict[str, tuple[str, Route]] = {
-            "/predict": ("POST", self._predict),
+            "/predict": ("POST", self._predict if traced is None else traced(self._predict)),
             "/predict/batch": ("POST", self._bulk),
             "/model": ("GET", self._model),
             "/metrics": ("GET", self._shown_metrics),
@@ -158,16 +169,22 @@ class Gateway:
 
     async def _follow(self) -> None:
         """Let the live version of the roster take over."""
-        roster = read_roster(self._folder)
-        if roster == self._roster:
-            return
-        self._roster = roster
+        self._roster = roster = read_roster(self._folder)
         old = self._live
         if old is not None and old.version == roster.live:
             return
+        if self._tried is not None and self._tried[0] == roster.live and self._clock() < self._tried[1]:
+            return
+        self._tried = (roster.live, self._clock() + AGAIN_SECONDS)
         try:
             opened = await open_model(
-                roster.live, self._store, self._settings, metrics=self._metrics, log=self._log, now=self._now
+                roster.live,
+                self._store,
+                self._settings,
+                metrics=self._metrics,
+                log=self._log,
+                changed=self._changed,
+                now=self._now,
             )
         except MlplatformError as error:
             logger.error("%s is not served: %s", roster.live.digest[:12], error)

@@ -7,6 +7,7 @@ loop, so that a loop that hangs is noticed. SIGTERM ends it when it has answered
 import argparse
 import asyncio
 import logging
+import signal
 import socket
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,12 @@ import uvicorn
 from mlplatform.registry.api_keys import ApiKeys, keys_folder
 from mlplatform.settings import settings, silence_telemetry
 from serving.access import Access, keys_required
+from serving.breaker_writer import BreakerWriter
 from serving.gateway import Gateway
 from serving.http_protocol import HttpProtocol
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
+from serving.parent_death import end_with_parent
 from serving.rate_limit import rate_limits
 
 SIGN_SECONDS = 1.0
@@ -37,6 +40,7 @@ def main() -> None:
     arguments.add_argument("--number", type=int, required=True)
     arguments.add_argument("--of", type=int, required=True)
     given = arguments.parse_args()
+    end_with_parent(signal.SIGTERM)
     silence_telemetry()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     told = settings()
@@ -44,6 +48,12 @@ def main() -> None:
     host = str(listening.getsockname()[0])
     metrics = Metrics(given.folder / "metrics")
     log = LogWriter(told.home, metrics)
+    transitions = BreakerWriter(told.home)
+    traces = None
+    if told.traces:
+        from serving.traces import open_traces
+
+        traces = open_traces()
     gateway = Gateway(
         given.folder,
         told,
@@ -53,8 +63,10 @@ def main() -> None:
             limits=rate_limits(told.rate_limits, workers=given.of),
         ),
         metrics=metrics,
-        log=log,
+        log=log if traces is None else traces.noting(log),
         beside=partial(_show, given.folder / f"gateway-{given.number}", log),
+        traced=None if traces is None else traces.around,
+        changed=transitions,
     )
     config = uvicorn.Config(
         gateway,
@@ -73,6 +85,9 @@ def main() -> None:
         uvicorn.Server(config).run(sockets=[listening])
     finally:
         log.close()
+        transitions.close()
+        if traces is not None:
+            traces.close()
 
 
 async def _show(sign: Path, log: LogWriter) -> None:

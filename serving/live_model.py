@@ -155,6 +155,7 @@ async def open_model(
     metrics: Metrics,
     log: Callable[[LiveModel, Batch], None],
     now: Callable[[], datetime],
+    changed: Callable[[Bundle, Transition], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> LiveModel:
     """Load a version beside what serves, and reach its workers.
@@ -170,18 +171,20 @@ async def open_model(
     cache: PredictionCache[Answer] = PredictionCache(serving.cached_entries, clock=clock)
     oldest = serving.cached_fallback_for.total_seconds()
 
-    def changed(transition: Transition) -> None:
+    def tell(transition: Transition) -> None:
         logger.warning("breaker %s: %s", bundle.manifest.model, transition)
+        if changed is not None:
+            changed(bundle, transition)
 
     predictor = Predictor(
         bundle,
         store,
         workers,
         breaker=CircuitBreaker(
-            bundle.manifest.model, serving.breaker, clock=clock, random=random.random, on_transition=changed
+            bundle.manifest.model, serving.breaker, clock=clock, random=random.random, on_transition=tell
         ),
         store_breaker=CircuitBreaker(
-            "online store", serving.store_breaker, clock=clock, random=random.random, on_transition=changed
+            "online store", serving.store_breaker, clock=clock, random=random.random, on_transition=tell
         ),
         cached=lambda request: cache.stale(bundle.digest, request, oldest),
         now=now,

@@ -15,7 +15,6 @@ NaN: the gateway judges.
 """
 
 import argparse
-import ctypes
 import gc
 import logging
 import os
@@ -34,7 +33,8 @@ from typing import cast
 from mlplatform.errors import MalformedFrame, MlplatformError, Unavailable
 from mlplatform.registry.bundle import Bundle, load_bundle
 from mlplatform.scoring.booster import Matrix, PreparedBooster, Scores, raw_scores
-from serving.frames import PING, SCORE, Frame, FrameReader, pong_frame, refused_frame, scored_frame
+from serving.frames import SCORE, Frame, FrameReader, refused_frame, scored_frame
+from serving.parent_death import end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +50,13 @@ LAST_WORDS = 1.0
 SIGN_SECONDS = 1.0
 """Between two signs of life."""
 
-PR_SET_PDEATHSIG = 1
-
 
 class Connection:
     """One gateway worker's connection."""
 
     def __init__(self, with_gateway: socket.socket) -> None:
         self.socket = with_gateway
-        self.reader = FrameReader({SCORE, PING})
+        self.reader = FrameReader({SCORE})
         self.unsent: deque[memoryview] = deque()
 
 
@@ -169,8 +167,6 @@ class ModelWorker:
                 return
 
     def _answer(self, frame: Frame) -> bytes:
-        if frame.kind == PING:
-            return pong_frame(frame.batch)
         if frame.width != self._columns:
             return refused_frame(frame.batch, f"it has {frame.width} columns, the model {self._columns}")
         begun = time.perf_counter_ns()
@@ -186,14 +182,13 @@ class ModelWorker:
         """Send what can be sent; whether the connection is still there."""
         unsent = connection.unsent
         try:
-            while unsent:
-                sent = connection.socket.send(unsent[0])
-                if sent < len(unsent[0]):
-                    unsent[0] = unsent[0][sent:]
-                else:
-                    unsent.popleft()
-        except BlockingIOError:
-            pass
+            with suppress(BlockingIOError):  # full: the rest goes when it takes more
+                while unsent:
+                    sent = connection.socket.send(unsent[0])
+                    if sent < len(unsent[0]):
+                        unsent[0] = unsent[0][sent:]
+                    else:
+                        unsent.popleft()
         except OSError:
             self._drop(connection)
             return False
@@ -242,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", type=Path, required=True, help="path of the unix socket to answer on")
     told = parser.parse_args(arguments)
     logging.basicConfig(format=f"%(levelname)s model worker {os.getpid()}: %(message)s")
-    die_with_parent()
+    end_with_parent(signal.SIGKILL)
     # Ctrl-C reaches every process of the terminal: the gateways still need the scores of what they hold.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One that was killed has left its socket, which would say that this one is ready.
@@ -267,19 +262,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.freeze()
     worker.serve()
     return 0
-
-
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent dies; Linux only, elsewhere the supervisor must see to it.
-
-    The parent is the thread that started this process, so a supervisor starts its workers from its main thread.
-    """
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ its workers refuse never gets there: what serves goes on, and the roster tells w
 """
 
 import argparse
-import ctypes
 import hashlib
 import logging
 import os
@@ -46,6 +45,12 @@ LONGEST_LOOK = 1.0
 READY_SECONDS = 90.0
 """From a process's start to its first sign of life, at most: imports and golden rows, on a busy machine."""
 
+REFUSED_AFTER = 120.0
+"""Seconds after which a new version whose workers are still not ready is given up: they end again and again."""
+
+AGAIN_SECONDS = 60.0
+"""Until a version that was given up is tried again, while it is still wanted: its files may have been on their way."""
+
 FIRST_PAUSE, LONGEST_PAUSE, REFUSED_PAUSE = 0.1, 5.0, 30.0
 """Seconds before a process that ended is started again, doubled each time; longest for one that refuses its bundle."""
 
@@ -56,7 +61,6 @@ REFUSED = 3
 """Exit code of a model worker that must not serve its bundle."""
 
 DRAIN_SECONDS = 25.0
-PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
 @dataclass
@@ -81,6 +85,8 @@ class Child:
 
     silent: float = 0.0
     looked: float = 0.0
+    last_words: str = ""
+    """The last line that it wrote before it ended."""
 
     def keep(self, now: float, environment: dict[str, str], descriptors: tuple[int, ...]) -> None:
         """Start the process if it is not there, kill it if it hangs."""
@@ -141,14 +147,14 @@ class Child:
     def _ended(self, now: float, code: int) -> None:
         self.process = None
         self.sign.unlink(missing_ok=True)
-        said = self.log.read_text(errors="replace").strip().splitlines()[-1:]
+        self.last_words = "".join(self.log.read_text(errors="replace").strip().splitlines()[-1:])
         if code == REFUSED:
-            self.refused = said[0] if said else "its worker gives no reason"
+            self.refused = self.last_words or "its worker gives no reason"
             self.pause = REFUSED_PAUSE
         else:
             self.pause = FIRST_PAUSE if now - self.started > STEADY_SECONDS else min(2 * self.pause, LONGEST_PAUSE)
         self.not_before = now + self.pause
-        logger.error("%s ended (%d). It is started again in %.1f s. %s", self.name, code, self.pause, "".join(said))
+        logger.error("%s ended (%d). It is started again in %.1f s. %s", self.name, code, self.pause, self.last_words)
 
 
 @dataclass
@@ -158,6 +164,9 @@ class Served:
     digest: str
     bundle: Path
     workers: list[Child]
+    asked: float
+    """When it was asked to serve, seconds."""
+
     since: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
@@ -169,6 +178,13 @@ class Served:
     def refusal(self) -> str:
         """Why a worker refuses the bundle; empty where none does."""
         return next((child.refused for child in self.workers if child.refused), "")
+
+    def given_up(self, now: float) -> str:
+        """Why it will not serve; empty while it may."""
+        if self.refusal or now - self.asked < REFUSED_AFTER:
+            return self.refusal
+        said = next((child.last_words for child in self.workers if child.last_words), "nothing")
+        return f"its workers were not ready within {REFUSED_AFTER:.0f} s; the last thing one said: {said}"
 
     def version(self) -> Version:
         """As the roster names it."""
@@ -197,7 +213,8 @@ class Supervisor:
         self._environment = child_environment(POLARS_MAX_THREADS="1", OMP_NUM_THREADS="1")
         self._folder = Path(tempfile.mkdtemp(prefix="mlplatform-"))
         self._started = 0
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, tuple[str, float]] = {}
+        """Digest -> why it was given up, and when it is tried again."""
         self._roster: Roster | None = None
         self._live = self._served(_digest(bundle), bundle, LIVE_WORKERS)
         self._warm: Served | None = None
@@ -231,23 +248,26 @@ class Supervisor:
                 self._retired.remove((due, child))
                 child.ask_to_end()
                 child.end(within=1.0)
-        self._follow()
+        self._follow(now)
         self._swap(now)
         self._write_roster()
 
-    def _follow(self) -> None:
+    def _follow(self, now: float) -> None:
         """Begin to start the model version that the pointer names."""
         wanted = read_pointer(self._pointer) if self._pointer else None
         if wanted is None:
             return
         if self._next is not None and self._next.digest != wanted:
             self._drop_next()
-        if wanted == self._live.digest or wanted in self._refused or self._next is not None:
+        if wanted == self._live.digest or self._next is not None:
+            return
+        if wanted in self._refused and now < self._refused[wanted][1]:
             return
         if self._warm is not None and self._warm.digest == wanted:
             missing = LIVE_WORKERS - len(self._warm.workers)
             self._warm.workers += [self._worker(wanted, self._warm.bundle) for _ in range(missing)]
             self._next, self._warm = self._warm, None
+            self._next.asked = now
             self._next.since = datetime.now(UTC).isoformat(timespec="seconds")
         else:
             self._next = self._served(wanted, self._bundles / wanted, LIVE_WORKERS)
@@ -257,12 +277,13 @@ class Supervisor:
         """Let the next version take over once it is ready, or drop it once it is refused."""
         if self._next is None:
             return
-        if self._next.refusal:
-            self._refused[self._next.digest] = self._next.refusal
-            logger.error("%s does not serve: %s", self._next.digest[:12], self._next.refusal)
+        if reason := self._next.given_up(now):
+            self._refused[self._next.digest] = (reason, now + AGAIN_SECONDS)
+            logger.error("%s does not serve: %s", self._next.digest[:12], reason)
             self._drop_next()
         elif self._next.ready:
             leaving, self._warm, self._live, self._next = self._warm, self._live, self._next, None
+            self._refused.pop(self._live.digest, None)
             # Batches that are on their way to workers that go are answered before they end.
             spare = self._warm.workers[WARM_WORKERS:]
             self._warm.workers = self._warm.workers[:WARM_WORKERS]
@@ -276,7 +297,7 @@ class Supervisor:
         self._next = None
 
     def _write_roster(self) -> None:
-        refused = dict(self._refused)
+        refused = {digest: reason for digest, (reason, _) in self._refused.items()}
         if self._live.refusal and not self._live.ready:
             refused[self._live.digest] = self._live.refusal
         warm = self._warm.version() if self._warm else None
@@ -286,7 +307,7 @@ class Supervisor:
             write_roster(self._folder, roster)
 
     def _served(self, digest: str, bundle: Path, workers: int) -> Served:
-        return Served(digest, bundle, [self._worker(digest, bundle) for _ in range(workers)])
+        return Served(digest, bundle, [self._worker(digest, bundle) for _ in range(workers)], time.monotonic())
 
     def _worker(self, digest: str, bundle: Path) -> Child:
         self._started += 1
@@ -322,10 +343,8 @@ def _digest(bundle: Path) -> str:
 
 
 def _in_child() -> None:
-    """Signals as usual, and an end with the supervisor's: nobody else would look after this process."""
+    """Signals as usual: the supervisor itself waits for them."""
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def main() -> int:

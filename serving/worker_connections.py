@@ -12,7 +12,6 @@ again, and is given no more than a few batches that it leaves unanswered. Not fo
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -23,7 +22,7 @@ import numpy as np
 
 from mlplatform.errors import MalformedFrame, WorkerLost, WorkerRefused
 from mlplatform.scoring.booster import Matrix, Scores
-from serving.frames import PONG, REFUSED, SCORED, Frame, FrameReader, ping_frame, score_frame
+from serving.frames import REFUSED, SCORED, Frame, FrameReader, score_frame
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +84,6 @@ class ModelWorkers:
     def connected(self) -> int:
         """Workers there are."""
         return sum(worker.connection is not None for worker in self._workers)
-
-    @property
-    def idle(self) -> bool:
-        """Whether a worker is there that has nothing to do."""
-        return any(worker.connection is not None and not worker.connection.unanswered for worker in self._workers)
 
     async def score(self, matrix: Matrix, *, deadline: float) -> Scores:
         """Calibrated scores of a batch.
@@ -308,24 +302,3 @@ class _Worker:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
             connection = await self.connect()
-
-
-def answers_ping(path: Path, *, seconds: float) -> bool:
-    """Whether a model worker answers on its socket within a time; blocks. For whoever looks after the processes.
-
-    A worker answers when the batches before are scored, so a time too short takes a busy worker for one that hangs.
-    """
-    end = time.monotonic() + seconds
-    reader = FrameReader({PONG})
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        try:
-            asking.settimeout(seconds)
-            asking.connect(str(path))
-            asking.sendall(ping_frame(0))
-            while piece := asking.recv(64):
-                if reader.feed(piece):
-                    return True
-                asking.settimeout(max(end - time.monotonic(), 0.001))
-        except (OSError, MalformedFrame):
-            return False
-    return False

@@ -203,13 +203,6 @@ class Segments:
                 self._open.drop(rows, self._clock())
             return False
 
-    def roll(self) -> None:
-        """Finish the open segment, if it holds anything, so that it can be picked up."""
-        with self._lock:
-            if self._open is not None and self._open.since is not None:
-                self._next()
-        self._finish()
-
     def close(self) -> None:
         """Finish everything. What is appended afterwards is dropped, and counted in `dropped` only."""
         with self._lock:

@@ -11,29 +11,23 @@ from mlplatform.errors import MalformedFrame
 from serving.frames import (
     HEADER,
     LARGEST,
-    PING,
-    PONG,
     REFUSED,
     SCORE,
     SCORED,
     Frame,
     FrameReader,
-    ping_frame,
-    pong_frame,
     refused_frame,
     score_frame,
     scored_frame,
 )
 
-ALL = {SCORE, PING, SCORED, REFUSED, PONG}
+ALL = {SCORE, SCORED, REFUSED}
 FEATURES = np.array([[1.5, np.nan, -0.0], [np.inf, 2.0, 3.0]], dtype=np.float32)
 SCORES = np.array([[0.1, 0.9], [np.nan, 1.0]])
 SENT = [
     score_frame(1, FEATURES),
-    ping_frame(2),
     refused_frame(3, "it isn’t"),
     scored_frame(4, SCORES, 5_000_000_000),
-    pong_frame(5),
     scored_frame(0xFFFFFFFF, np.array([0.25]), 0),
 ]
 
@@ -54,13 +48,11 @@ def test_comes_back_as_sent(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(stream)]
     reader = FrameReader(ALL)
     frames = [frame for a, b in itertools.pairwise(edges) for frame in reader.feed(stream[a:b])]
-    assert [frame.batch for frame in frames] == [1, 2, 3, 4, 5, 0xFFFFFFFF]
+    assert [frame.batch for frame in frames] == [1, 3, 4, 0xFFFFFFFF]
     assert [told(frame) for frame in frames] == [
         FEATURES.tobytes(),
-        "",
         "it isn’t",
         (SCORES.tobytes(), (2, 2), 5_000_000_000),
-        "",
         (np.array([0.25]).tobytes(), (1,), 0),
     ]
 
@@ -78,9 +70,9 @@ def test_comes_back_as_sent(cuts: list[int]) -> None:
 def test_refuses_what_is_no_frame(garbage: bytes) -> None:
     """Other bytes, kinds of the other side and impossible sizes are refused at the header, also behind a good frame."""
     with pytest.raises(MalformedFrame):
-        FrameReader({SCORE, PING}).feed(garbage)
+        FrameReader({SCORE}).feed(garbage)
     with pytest.raises(MalformedFrame):
-        FrameReader({SCORE, PING}).feed(SENT[0] + garbage)
+        FrameReader({SCORE}).feed(SENT[0] + garbage)
 
 
 def test_the_largest_frame_is_taken_and_no_larger_one_made() -> None:
