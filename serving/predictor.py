@@ -342,7 +342,7 @@ class Predictor:
                 self.tell(reason)
                 parts.append(pl.DataFrame(schema={each.name: each.dtype for each in declared}).clear(rows.height))
                 statuses[reference] = ["unavailable"] * rows.height
-        values = pl.concat(parts, how="horizontal") if parts else rows.select([])
+        values = pl.concat(parts, how="horizontal") if parts else pl.DataFrame(height=rows.height)
         return _Found(values, statuses, revisions, reason)
 
     async def _scores(self, numbers: Matrix, deadline: float) -> "_Scores":
