@@ -36,7 +36,7 @@ LIVE_WORKERS = 2
 WARM_WORKERS = 1
 
 TICK_SECONDS = 0.25
-SILENT_SECONDS = 6.0
+SILENT_SECONDS = 4.0
 """A process that shows no sign of life for so long hangs and is killed: it is up again within 10 s."""
 
 LONGEST_LOOK = 1.0

@@ -93,10 +93,13 @@ def test_cuda_is_refused_when_the_driver_has_none(
 
 
 def test_cuda_is_accepted_with_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A card that the driver lists is enough."""
+    """A card that the driver lists is enough; the very same without one is refused."""
     monkeypatch.setattr(xgb, "build_info", lambda: {"USE_CUDA": True})
     monkeypatch.setattr("ctypes.CDLL", lambda name: FakeDriver(0, 1))
     check_device("cuda")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: FakeDriver(0, 0))
+    with pytest.raises(DeviceUnavailable, match="no card"):
+        check_device("cuda")
 
 
 def test_a_torn_file_is_no_booster(tmp_path: Path) -> None:

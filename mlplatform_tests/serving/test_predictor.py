@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_without_an_answer_of_the_workers_the_simple_model_answers(served: Serve
 
 
 def test_only_the_row_whose_score_is_none_falls_back(served: Served) -> None:
-    """NaN for one row of three: the others have the model's answer, and the breaker counts a failure."""
+    """NaN for one row of three: the others have the model's answer; where it goes on, the breaker opens."""
 
     def one_nan(matrix: Matrix) -> Scores:
         scores = served.workers.scores(matrix)
@@ -144,6 +145,8 @@ def test_only_the_row_whose_score_is_none_falls_back(served: Served) -> None:
     found = served.answers(NORTH, SOUTH, NORTH)
     assert [answer.source for answer in found] == ["model", "simple_model", "model"]
     assert (found[0], found[2]) == (expected[0], expected[2])
+    batches = takewhile(lambda _: served.breaker.state != "open", range(200))
+    assert len([served.answers(NORTH, SOUTH, NORTH) for _ in batches]) < 200
 
 
 def test_an_earlier_answer_comes_before_the_simple_model(served: Served) -> None:
