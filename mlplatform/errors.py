@@ -31,7 +31,7 @@
     │   ├── WorkerRefused           one said why it does not score the batch
     │   └── MalformedFrame          what one said, or was to be told, is no frame
     ├── InvalidRequest              mend the request: every field at fault is named
-    ├── MalformedBody               mend the request: it is not one JSON object
+    ├── MalformedBody               mend the request: its body is not what is expected
     ├── UnknownApiKey               look the key's id up in the list
     ├── KeysUnreadable              mend the file of the API keys, or its owner
     ├── QueueFull                   ask again after `retry_after` seconds
@@ -318,10 +318,10 @@ class InvalidRequest(MlplatformError):
 
 
 class MalformedBody(MlplatformError):
-    """The body of a request is not one JSON object with each name once."""
+    """The body of a request is not what its path takes; of one request: a JSON object with each name once."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the body is not what is expected: {reason}. Send one JSON object, each name once, in UTF-8")
+    def __init__(self, reason: str, *, instead: str = "Send one JSON object, each name once, in UTF-8") -> None:
+        super().__init__(f"the body is not what is expected: {reason}. {instead}")
         self.reason = reason
 
 

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from mlplatform.monitoring.prediction_log import Batch as Record
-from mlplatform.monitoring.prediction_log import Segments, backlog_bytes, encode, rows_at_once
+from mlplatform.monitoring.prediction_log import encode, rows_at_once
+from mlplatform.provenance.segments import Segments, backlog_bytes
 from serving.live_model import ARM, LiveModel
 from serving.metrics import Metrics
 from serving.predictor import Batch

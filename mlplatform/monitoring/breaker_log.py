@@ -31,6 +31,9 @@ class BreakerTransition(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     """`domain/model`."""
 
+    model_version: str
+    """Recipe of what was served."""
+
     manifest: str
     """Digest of the bundle that was served."""
 

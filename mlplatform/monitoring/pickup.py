@@ -29,9 +29,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import SegmentUnreadable, Unavailable
-from mlplatform.monitoring.prediction_log import decode, finished, frame, log_folder, read, schema
+from mlplatform.monitoring.prediction_log import decode, frame, log_folder, schema
 from mlplatform.provenance.files import alone
 from mlplatform.provenance.platform import Platform
+from mlplatform.provenance.segments import finished, read
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,10 @@
-"""Batches of answers as a gateway logs them."""
+"""What a gateway logs: batches of answers, transitions of breakers."""
 
 from typing import Any
 
 import numpy as np
 
+from mlplatform.monitoring.breaker_log import BreakerTransition
 from mlplatform.monitoring.prediction_log import Batch, phases
 
 NOON = 1_704_110_400_000_000_000
@@ -42,3 +43,19 @@ def answered(rows: int, *, first: int = 0, **changes: Any) -> Batch:
         "reason": [None] * rows,
     }
     return Batch(**(told | changes))
+
+
+def transition(**changes: Any) -> BreakerTransition:
+    """A breaker of `synthetic/late_order` that opens."""
+    told: dict[str, Any] = {
+        "model": "synthetic/late_order",
+        "model_version": "2024-01-01-abcd",
+        "manifest": "abc",
+        "gateway": "g1",
+        "breaker": "synthetic/late_order",
+        "before": "closed",
+        "after": "open",
+        "reason": "failure rate 0.60 of 10 calls, threshold 0.5",
+        "at": NOON,
+    }
+    return BreakerTransition(**(told | changes))

@@ -16,8 +16,9 @@ from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import Unavailable
 from mlplatform.monitoring import pickup
 from mlplatform.monitoring.pickup import Picked, gaps_table, log_table, pick_up
-from mlplatform.monitoring.prediction_log import Segments, encode, finished, log_folder
+from mlplatform.monitoring.prediction_log import encode, log_folder
 from mlplatform.provenance.platform import Platform
+from mlplatform.provenance.segments import Segments, finished
 from mlplatform_tests.fakes.answered import DAY, NOON, answered
 from mlplatform_tests.fakes.s3_endpoint import Held
 

@@ -1,4 +1,4 @@
-"""The sensor of the prediction log: one run for what waits, none else."""
+"""The sensor of what gateways write: one run for what waits, none else; each transition of a breaker observed once."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,12 +12,14 @@ from dagster._core.test_utils import create_run_for_test
 from mlplatform.definitions import platform_definitions
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.features.sensors import first_wait
+from mlplatform.monitoring.breaker_log import BreakerLog, breaker_folder, files
 from mlplatform.monitoring.pickup import log_table
-from mlplatform.monitoring.prediction_log import Segments, encode, log_folder
-from mlplatform.monitoring.sensors import pickup_job_name, prediction_log_sensor
+from mlplatform.monitoring.prediction_log import encode, log_folder
+from mlplatform.monitoring.sensors import pickup_job_name, prediction_log_sensor, transitions_at_once
 from mlplatform.operations.jobs import quiet
 from mlplatform.provenance.platform import Platform
-from mlplatform_tests.fakes.answered import answered
+from mlplatform.provenance.segments import Segments
+from mlplatform_tests.fakes.answered import NOON, answered, transition
 from mlplatform_tests.fakes.synthetic_home import Clock
 
 JOB = pickup_job_name(DOMAIN)
@@ -28,13 +30,26 @@ class Daemon:
 
     def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
         self.platform, self.instance = platform, instance
+        self.cursor: str | None = None
 
-    def tick(self) -> dg.SensorResult:
-        """One look of the sensor."""
-        context = dg.build_sensor_context(instance=self.instance, resources={"platform": self.platform})
+    def tick(self, *, dies: bool = False) -> dg.SensorResult:
+        """One look of the sensor; Dagster's daemon keeps first the events, and then, unless it dies, the cursor."""
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources={"platform": self.platform}
+        )
         result = prediction_log_sensor(DOMAIN)(context)
         assert isinstance(result, dg.SensorResult)
+        for event in result.asset_events:
+            self.instance.report_runless_asset_event(event)
+        if not dies:
+            self.cursor = result.cursor
         return result
+
+    def observed(self) -> list[dg.AssetObservation]:
+        """What Dagster shows on the Bento of the model, oldest first."""
+        bento = dg.AssetKey([DOMAIN.name, "late_order", "bento"])
+        records = self.instance.fetch_observations(bento, limit=1000, ascending=True).records
+        return [each.asset_observation for each in records if each.asset_observation]
 
     def request(self) -> dg.RunRequest:
         """The one run that a tick requests."""
@@ -135,3 +150,79 @@ def test_a_failed_run_is_tried_again_after_a_wait(daemon: Daemon, clock: Clock) 
     table.unlink()
     assert daemon.execute(daemon.request()).success
     assert pl.read_delta(str(table)).height == 3
+
+
+@pytest.fixture
+def breakers(daemon: Daemon) -> Iterator[BreakerLog]:
+    """What a living gateway writes its breakers' transitions with."""
+    log = BreakerLog(breaker_folder(daemon.platform.home, DOMAIN.name))
+    yield log
+    log.close()
+
+
+def reasons(daemon: Daemon) -> list[object]:
+    """Of all that was observed."""
+    return [each.metadata["reason"].value for each in daemon.observed()]
+
+
+def test_a_transition_of_a_breaker_is_observed_once(daemon: Daemon, breakers: BreakerLog) -> None:
+    """On the Bento that was served, with all that is known of it; beside the run that picks answers up."""
+    assert daemon.reason() == "no finished segment waits"
+    breakers.append(transition(reason="too slow"))
+    log(daemon, 3)
+    assert daemon.request().job_name == JOB
+    (seen,) = daemon.observed()
+    bentos = platform_definitions({DOMAIN.name: DOMAIN}, daemon.platform).resolve_all_asset_keys()
+    assert seen.asset_key in bentos
+    assert seen.partition == "2024-01-01-abcd"
+    told = {name: value.value for name, value in seen.metadata.items() if name != "line"}
+    assert told == {
+        "model": "synthetic/late_order",
+        "manifest": "abc",
+        "gateway": "g1",
+        "breaker": "synthetic/late_order",
+        "from": "closed",
+        "to": "open",
+        "reason": "too slow",
+        "at": NOON / 1e9,
+    }
+    daemon.tick()
+    breakers.append(transition(reason="the wait is over"))
+    daemon.tick()
+    daemon.tick()
+    assert reasons(daemon) == ["too slow", "the wait is over"]
+
+
+def test_what_a_daemon_told_that_died_is_not_told_again(daemon: Daemon, breakers: BreakerLog) -> None:
+    """It had reported the observations, and not yet kept how far it had read."""
+    breakers.append(transition(reason="first"))
+    daemon.tick(dies=True)
+    breakers.append(transition(reason="second"))
+    daemon.tick(dies=True)
+    daemon.tick()
+    assert reasons(daemon) == ["first", "second"]
+
+
+def test_the_file_of_a_gateway_that_is_gone_goes_when_all_of_it_was_observed(
+    daemon: Daemon, breakers: BreakerLog
+) -> None:
+    """And not before; however much it holds, one tick tells of so much and the next of the rest."""
+    folder = breaker_folder(daemon.platform.home, DOMAIN.name)
+    rest = 3
+    for number in range(transitions_at_once + rest):
+        breakers.append(transition(reason=str(number)))
+    for told in (transitions_at_once, transitions_at_once + rest):
+        daemon.tick()
+        assert len(daemon.observed()) == told
+    daemon.tick()
+    assert len(files(folder)) == 1  # its writer lives
+    breakers.append(transition(reason="last"))
+    breakers.close()
+    daemon.tick(dies=True)
+    assert len(files(folder)) == 1
+    daemon.tick()
+    daemon.tick()
+    assert files(folder) == []
+    assert reasons(daemon) == [*map(str, range(transitions_at_once + rest)), "last"]
+    daemon.tick()
+    assert daemon.cursor == "{}"

@@ -18,7 +18,9 @@ import polars as pl
 import psutil
 import pytest
 
-from mlplatform.monitoring.prediction_log import decode, finished, log_folder, read
+from mlplatform.monitoring import breaker_log
+from mlplatform.monitoring.prediction_log import decode, log_folder
+from mlplatform.provenance.segments import finished, read
 from mlplatform.registry.bento import build_bento
 from mlplatform.registry.bundle import Bundle
 from mlplatform.registry.pointer import write_pointer
@@ -223,6 +225,9 @@ def test_without_model_workers_the_fallback_answers(service: Service, how: signa
     assert load.broken == 0
     assert load.slowest < deadline + 1.0
     assert logged(service, load) == dict.fromkeys(load.answered, 1)
+    written = breaker_log.files(breaker_log.breaker_folder(service.home, service.bundle.domain.name))
+    states = {line.transition.after for path in written for line in breaker_log.read(path) if line.transition}
+    assert {"open", "closed"} <= states
 
 
 def test_the_death_of_a_gateway_worker_breaks_its_connections_only(service: Service) -> None:
