@@ -38,6 +38,7 @@ class BreakerWriter:
         """Have a transition written."""
         told = BreakerTransition(
             model=bundle.manifest.model,
+            model_version=bundle.manifest.model_version,
             manifest=bundle.digest,
             gateway=self._gateway,
             breaker=transition.name,
