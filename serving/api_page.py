@@ -32,6 +32,10 @@ PROBLEM = {
     "required": ["title", "status", "detail"],
 }
 
+REFUSED = {
+    "description": "Refused; the detail says why",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
 
 ANSWERS = {
     "type": "object",
@@ -66,10 +70,6 @@ def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
     if request_time:
         at = {"type": "string", "format": "date-time", "description": "the instant of the request"}
         schema["properties"] = {**schema["properties"], "at": at}
-    refused = {
-        "description": "Refused; the detail says why",
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
     predict = {
         "summary": bundle.model.meaning,
         "operationId": "predict",
@@ -96,7 +96,7 @@ def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
                 "description": "The answer",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}},
             },
-            **dict.fromkeys(("400", "401", "408", "413", "422", "429", "503"), refused),
+            **dict.fromkeys(("400", "401", "408", "413", "422", "429", "503"), REFUSED),
         },
     }
     batch = {
@@ -122,7 +122,7 @@ def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
                     ARROW: {"schema": {"type": "string", "format": "binary"}},
                 },
             },
-            **dict.fromkeys(("400", "401", "408", "413", "422", "503"), refused),
+            **dict.fromkeys(("400", "401", "408", "413", "422", "429", "503"), REFUSED),
         },
     }
     return {
@@ -135,10 +135,12 @@ def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
         "paths": {
             "/predict": {"post": predict},
             "/predict/batch": {"post": batch},
-            "/model": _get("The manifest of the model that serves, and since when"),
-            "/metrics": _get("The figures that Prometheus collects"),
-            "/livez": _get("Whether the process is alive"),
-            "/readyz": _get("Whether it may be given traffic, and if not, why"),
+            "/model": _get("The manifest of the model that serves, and since when", "application/json"),
+            "/metrics": _get("The figures that Prometheus collects", "text/plain"),
+            "/livez": _get("Whether the process is alive", "text/plain", always=True),
+            "/readyz": _get("Whether it may be given traffic, and if not, why", "application/json"),
+            "/docs.json": _get("This document", "application/json"),
+            "/": _get("A page about the model", "text/html"),
         },
         "components": {
             "schemas": {"Request": schema, "Answer": _answer(bundle), "Answers": ANSWERS, "Problem": PROBLEM},
@@ -167,8 +169,10 @@ pre {{ background: #f3f3f3; padding: 1rem; overflow-x: auto }}</style>
 """
 
 
-def _get(summary: str) -> dict[str, Any]:
-    return {"get": {"summary": summary, "responses": {"200": {"description": "Yes"}, "503": {"description": "No"}}}}
+def _get(summary: str, media_type: str, *, always: bool = False) -> dict[str, Any]:
+    kind = "object" if media_type == "application/json" else "string"
+    said = {"description": "As asked", "content": {media_type: {"schema": {"type": kind}}}}
+    return {"get": {"summary": summary, "responses": {"200": said} if always else {"200": said, "503": REFUSED}}}
 
 
 def _answer(bundle: Bundle) -> dict[str, Any]:

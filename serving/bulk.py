@@ -6,21 +6,29 @@ for all of them. A row that breaks the contract is refused alone, with the reaso
 
 import asyncio
 import io
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from mlplatform.domain.column import Contract
+from mlplatform.domain.column import Column, Contract
 from mlplatform.errors import InvalidRequest, MalformedBody, MalformedFile
 from mlplatform.features.rules import cast_to_contract, check
-from mlplatform.scoring.fallback import Answer
+from mlplatform.scoring.fallback import AnswerColumns
+from mlplatform.scoring.request import MAX_FAULTS, MAX_TEXT
 from serving.api_page import ARROW
+from serving.arrow_stream import SEVERAL, STREAM, examine
+from serving.json_body import MAX_BYTES
 from serving.live_model import LiveModel
-from serving.predictor import Ask, Batch
+from serving.predictor import Asks, Batch
 
 PART_ROWS = 4096
 """Rows scored at a time: some 10 ms of a worker, which is what a single request may have to wait."""
+
+MAX_ROWS = 200_000
+"""Of one request: twice what it is meant for. A row takes some 2 kB until it is answered, however short it came."""
 
 SECONDS = 60.0
 """Budget of a bulk request; whoever sends a hundred thousand rows waits for them."""
@@ -50,43 +58,53 @@ async def answer_bulk(
         Columns are missing, or of a type that cannot be the declared one.
     """
     if kind == ARROW:
-        rows, refused, bodies = await asyncio.to_thread(_arrow_rows, live, body)
+        rows, refused = await asyncio.to_thread(_arrow_rows, live, body)
+        bodies: list[bytes] = []
     else:
         rows, refused, bodies = await asyncio.to_thread(_json_rows, live, body)
     at = live.predictor.time()
     rows = rows.with_columns(pl.lit(at, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")).alias("at"))
     positions = [position for position in range(rows.height + len(refused)) if position not in refused]
     deadline = received + SECONDS
-    asks = [
-        Ask((), at, body, f"{request_id}:{position}", caller, b"", received, deadline)
-        for position, body in zip(positions, bodies, strict=True)
-    ]
-    parts = [
-        live.predictor.predict_rows(asks[start : start + PART_ROWS], rows[start : start + PART_ROWS])
-        for start in range(0, rows.height, PART_ROWS)
-    ]
-    batches: list[Batch] = []
-    # As many at a time as there are workers.
-    lanes = max(1, len(live.version.sockets))
-    for start in range(0, len(parts), lanes):
-        for part in await asyncio.gather(*parts[start : start + lanes]):
+    every = rows.height
+    asks = Asks(
+        at=[at] * every,
+        body=bodies,
+        request_id=[f"{request_id}:{position}" for position in positions],
+        caller=[caller] * every,
+        canonical=(),
+        received=[received] * every,
+        deadline=[deadline] * every,
+    )
+    # One more than there are workers, so that the next part is ready when a worker is.
+    under_way = asyncio.Semaphore(max(1, len(live.version.sockets)) + 1)
+
+    async def answered(start: int) -> list[Batch]:
+        async with under_way:
+            end = start + PART_ROWS
+            part = await live.predictor.predict_rows(asks.part(start, end), rows[start:end])
             for batch in part:
                 live.record(batch)
-            batches += part
+            return part
+
+    parts = await asyncio.gather(*(answered(start) for start in range(0, every, PART_ROWS)))
+    batches = [batch for part in parts for batch in part]
     if kind == ARROW:
         return ARROW, await asyncio.to_thread(_arrow_answers, live, batches, positions, refused)
     return "application/json", await asyncio.to_thread(_json_answers, live, batches, positions, refused)
 
 
-def _arrow_rows(live: LiveModel, body: bytes) -> tuple[pl.DataFrame, dict[int, dict[str, str]], list[bytes]]:
-    """Rows that keep the contract, why others do not by position, and the former as JSON for the log."""
+def _arrow_rows(live: LiveModel, body: bytes) -> tuple[pl.DataFrame, dict[int, dict[str, str]]]:
+    """Rows that keep the contract, and why others do not, by position."""
+    asked = live.predictor.bundle.domain.requests
+    examine(body, max_rows=MAX_ROWS, max_columns=len(asked.columns) + MAX_FAULTS)
     try:
         given = pl.read_ipc_stream(io.BytesIO(body))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise MalformedBody(f"it is no Arrow IPC stream ({str(error).splitlines()[0][:200]})") from None
+        reason = str(error).splitlines()[0][:200]
+        raise MalformedBody(f"it is no Arrow IPC stream ({reason})", instead=STREAM) from None
     if not given.height:
-        raise MalformedBody("it holds no rows")
-    asked = live.predictor.bundle.domain.requests
+        raise MalformedBody("it holds no rows", instead="Send some")
     contract = Contract(columns=asked.columns, rules=asked.rules, max_refused_share=1.0)
     unknown = sorted(set(given.columns) - set(contract.names))
     if unknown:
@@ -95,23 +113,33 @@ def _arrow_rows(live: LiveModel, body: bytes) -> tuple[pl.DataFrame, dict[int, d
         typed = cast_to_contract(given, contract, path="the body")
     except MalformedFile as error:
         raise InvalidRequest({"rows": str(error)}) from None
-    checked = check(typed.with_row_index("_row"), contract)
+    refused = _overlong(typed, asked.columns)
+    numbered = typed.with_row_index("_row")
+    if refused:
+        numbered = numbered.filter(~pl.col("_row").is_in(list(refused)))
+    checked = check(numbered, contract)
     broken = checked.refused.select("_row", "broken_rules").iter_rows()
-    refused = {position: {"row": f"breaks {rules}"} for position, rules in broken}
-    rows = checked.kept.drop("_row")
-    bodies = rows.write_ndjson().encode().splitlines()
-    return rows, refused, bodies
+    refused |= {position: {"row": f"breaks {rules}"} for position, rules in broken}
+    return checked.kept.drop("_row"), refused
 
 
 def _json_rows(live: LiveModel, body: bytes) -> tuple[pl.DataFrame, dict[int, dict[str, str]], list[bytes]]:
+    # Before anything is made of them: a row of one digit takes two bytes, and thirty times as much when it is decoded.
+    if body.count(b",") > MAX_ROWS * (len(live.predictor.bundle.domain.requests.columns) + 2):
+        raise MalformedBody(f"it has more than {MAX_ROWS} rows", instead=SEVERAL)
     try:
         given = msgspec.json.decode(body, type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedBody(f"it is no list of JSON objects ({error})") from None
+        raise MalformedBody(f"it is no list of JSON objects ({error})", instead="Send one") from None
     if not given:
-        raise MalformedBody("it holds no rows")
+        raise MalformedBody("it holds no rows", instead="Send some")
+    if len(given) > MAX_ROWS:
+        raise MalformedBody(f"it has more than {MAX_ROWS} rows", instead=SEVERAL)
     understood, bodies, refused = [], [], {}
     for position, each in enumerate(given):
+        if len(memoryview(each)) > MAX_BYTES:
+            refused[position] = {"row": f"is longer than {MAX_BYTES} bytes"}
+            continue
         try:
             values, _ = live.predictor.understand(bytes(each))
         except InvalidRequest as error:
@@ -129,15 +157,29 @@ def _json_rows(live: LiveModel, body: bytes) -> tuple[pl.DataFrame, dict[int, di
     return (rows[kept], refused, [bodies[index] for index in kept]) if broken else (rows, refused, bodies)
 
 
+def _overlong(rows: pl.DataFrame, columns: Sequence[Column]) -> dict[int, dict[str, str]]:
+    """Rows with a text that is too long in JSON too, which the contract of a table does not say, by position."""
+    found: dict[int, dict[str, str]] = {}
+    for column in columns:
+        if isinstance(column.dtype, pl.String | pl.Categorical):
+            longer = rows.get_column(column.name).cast(pl.String).str.len_chars() > MAX_TEXT
+            for position in longer.arg_true():
+                found.setdefault(position, {})[column.name] = f"{column.name} is longer than {MAX_TEXT} characters"
+    return found
+
+
 def _arrow_answers(
     live: LiveModel, batches: list[Batch], positions: list[int], refused: dict[int, dict[str, str]]
 ) -> bytes:
-    answers = [answer for batch in batches for answer in batch.answers]
-    degraded = [not batch.complete for batch in batches for _ in batch.answers]
+    degraded = [not batch.complete for batch in batches for _ in range(len(batch.asks))]
     manifest = live.predictor.bundle.manifest
-    columns: dict[str, Any] = dict(zip(Answer._fields, zip(*answers, strict=True), strict=True)) if answers else {}
+    columns: dict[str, Any] = {
+        name: list(itertools.chain.from_iterable(getattr(batch.answers, name) for batch in batches))
+        for name in AnswerColumns._fields
+        if batches
+    }
     told = pl.DataFrame({**columns, "_row": positions}, schema_overrides={"_row": pl.UInt32}, strict=False)
-    if answers:
+    if batches:
         told = told.with_columns(degraded=pl.Series(degraded) | (pl.col("source") != "model"))
     if refused:
         errors = {"_row": list(refused), "error": ["; ".join(each.values()) for each in refused.values()]}

@@ -129,6 +129,10 @@ class Gateway:
                 await route(scope, receive, send)
             except ClientDisconnect:
                 return
+            except RuntimeError as error:
+                # uvloop's word for a client that was gone before it had its answer.
+                if "the handler is closed" not in str(error):
+                    raise
 
     async def start(self) -> None:
         """Load what the roster names, and go on watching it."""
@@ -219,18 +223,7 @@ class Gateway:
         except Unavailable as error:
             await self._refuse(send, 503, str(error), headers={**told, "Retry-After": "1"})
         else:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": [
-                        (b"content-type", b"application/json"),
-                        (b"content-length", str(len(answer)).encode()),
-                        (b"x-request-id", name.encode()),
-                    ],
-                }
-            )
-            await send({"type": "http.response.body", "body": answer})
+            await _send(send, 200, answer, request_id=name)
 
     async def _answer(self, live: LiveModel, body: bytes, name: str, caller: str, received: float) -> bytes:
         while True:
@@ -277,8 +270,10 @@ class Gateway:
         except InvalidRequest as error:
             self._metrics.refused(422)
             await send_invalid_fields(send, error.fields, headers={"X-Request-ID": name})
+        except Unavailable as error:
+            await self._refuse(send, 503, str(error), headers={"X-Request-ID": name, "Retry-After": "1"})
         else:
-            await _send(send, 200, answer, media_type)
+            await _send(send, 200, answer, media_type, request_id=name)
 
     async def _model(self, scope: Scope, receive: Receive, send: Send) -> None:
         live = await self._served(send)
@@ -335,7 +330,11 @@ class Gateway:
         await send_problem(send, status, detail, headers=headers)
 
 
-async def _send(send: Send, status: int, content: bytes, media_type: str = "application/json") -> None:
+async def _send(
+    send: Send, status: int, content: bytes, media_type: str = "application/json", *, request_id: str = ""
+) -> None:
     lines = [(b"content-type", media_type.encode()), (b"content-length", str(len(content)).encode())]
+    if request_id:
+        lines.append((b"x-request-id", request_id.encode()))
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": content})

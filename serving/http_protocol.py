@@ -1,13 +1,21 @@
 """HTTP on a connection, as uvicorn does it, for clients that mean well and for those that do not.
 
 uvicorn closes a connection that is idle between two requests. One that never asks, or sends its headers a byte now and
-then, it would keep for ever: ten thousand of those are an outage. Bodies have their own time (`access.read_body`).
+then, it would keep for ever: ten thousand of those are an outage; and it would keep however many headers one sends.
+Bodies have their own time and length (`access.read_body`).
 """
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.problem import CONTENT_TYPE, problem_body
+
+HEADER_BYTES = 1024 * 1024
+"""Of headers that are not whole yet, and of what came in one piece with them. Browsers send some kilobytes of them, and
+proxies take 8 to 64."""
 
 HEADER_SECONDS = 10.0
 """From the connection, or from the first byte of a later request, to the end of its headers."""
@@ -18,6 +26,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _in_headers = True
+    _taken = 0
+    """Bytes since headers began."""
 
     def connection_made(self, transport: Any) -> None:
         """A client is there, and has not asked yet."""
@@ -29,12 +39,20 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if not self._in_headers:
             self._forget()
-        elif self._timer is None and not self.transport.is_closing():
-            self._timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        elif not self.transport.is_closing():
+            self._taken += len(data)
+            if self._taken > HEADER_BYTES:
+                self._refuse(431, f"the headers are longer than {HEADER_BYTES} bytes. Send less")
+            elif self._timer is None:
+                self._timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP; uvicorn itself would say so as plain text."""
+        self._refuse(400, msg)
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._in_headers = True
+        self._in_headers, self._taken = True, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -51,6 +69,13 @@ class HttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _refuse(self, status: int, detail: str) -> None:
+        content = problem_body(status, detail, {})
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {CONTENT_TYPE}\r\n"
+        head += f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + content)
+        self.transport.close()
 
     def _give_up(self) -> None:
         self._timer = None

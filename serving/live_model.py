@@ -20,7 +20,7 @@ from serving.batching import Batcher
 from serving.cache import PredictionCache
 from serving.circuit_breaker import CircuitBreaker, Transition
 from serving.metrics import Metrics
-from serving.predictor import Ask, Batch, Predictor
+from serving.predictor import Ask, Asks, Batch, Predictor
 from serving.roster import Version
 from serving.worker_connections import ModelWorkers
 
@@ -98,7 +98,7 @@ class LiveModel:
         try:
             return await self._batcher.submit(ask, deadline=ask.deadline - self.predictor.budget / 5)
         except TimeoutError:
-            return self.tell([self.predictor.without_model([ask], "the request waited too long for the model")])[0]
+            return self.tell([self.predictor.without_model(ask, "the request waited too long for the model")])[0]
 
     async def _process(self, asks: list[Ask]) -> Sequence[bytes | Exception]:
         batches, refused = await self.predictor.predict(asks)
@@ -119,10 +119,9 @@ class LiveModel:
     def record(self, batch: Batch) -> None:
         """Log and count the answers of a batch."""
         now = self._clock()
-        batch.seconds = [now - ask.received for ask in batch.asks]
+        batch.seconds = [now - received for received in batch.asks.received]
         self._log(self, batch)
-        sources = Counter(answer.source for answer in batch.answers)
-        self.metrics.answered(self.name, ARM, sources, batch.seconds)
+        self.metrics.answered(self.name, ARM, Counter(batch.answers.source), batch.seconds)
         self.metrics.batch(
             len(batch.asks), queue=batch.queue, features=batch.computing, hop=batch.hop, score=batch.scoring
         )
@@ -131,9 +130,9 @@ class LiveModel:
         if self._serving.cached_entries == 0 or not batch.complete:
             return
         digest, revision = self.predictor.bundle.digest, self.predictor.revision()
-        for ask, answer in zip(batch.asks, batch.answers, strict=True):
+        for request, answer in zip(batch.asks.canonical, batch.answers.rows(), strict=True):
             if answer.source == "model":
-                self.cache.put(digest, ask.canonical, revision, answer)
+                self.cache.put(digest, request, revision, answer)
 
     def show(self) -> None:
         """Set the figures that are states and not events."""
@@ -217,5 +216,5 @@ async def _warm_up(predictor: Predictor, clock: Callable[[], float]) -> None:
         now = clock()
         ask = Ask(values, at, b"", "", "", b"", now, now + WARM_UP_SECONDS)
         predictor.encoded(
-            (await predictor.predict_rows([ask] * rows, predictor.frame([values] * rows, [at] * rows)))[0]
+            (await predictor.predict_rows(Asks.of([ask] * rows), predictor.frame([values] * rows, [at] * rows)))[0]
         )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ from mlplatform.features.online import OnlineStore
 from mlplatform.features.view import view_features
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, matrix
-from mlplatform.scoring.fallback import Answer, fall_back
+from mlplatform.scoring.fallback import Answer, AnswerColumns, fall_back
 from mlplatform.scoring.postprocess import Answers, plain_answers
 from mlplatform.scoring.request import held_rules, read_request, request_frame
 from mlplatform.scoring.request_decoder import RequestDecoder
@@ -68,6 +68,34 @@ class Ask(NamedTuple):
     deadline: float
 
 
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """Requests that are answered together, column by column; a table of them costs no object for each row."""
+
+    at: Sequence[int]
+    body: Sequence[bytes]
+    """Empty where they came as a table, and not one by one."""
+
+    request_id: Sequence[str]
+    caller: Sequence[str]
+    canonical: Sequence[bytes]
+    received: Sequence[float]
+    deadline: Sequence[float]
+
+    @classmethod
+    def of(cls, asks: Sequence[Ask]) -> Self:
+        """Single requests side by side; there is one at least."""
+        _, *columns = zip(*asks, strict=True)
+        return cls(*columns)
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def part(self, start: int, end: int) -> "Asks":
+        """Some of them that follow each other."""
+        return Asks(*(getattr(self, name)[start:end] for name in self.__slots__))
+
+
 class Told(msgspec.Struct, frozen=True):
     """The answer as a caller reads it."""
 
@@ -86,8 +114,11 @@ class Told(msgspec.Struct, frozen=True):
 class Batch:
     """A batch that has its answers, and all that is worth recording of how it came to them."""
 
-    asks: list[Ask]
-    answers: list[Answer]
+    asks: Asks
+    rows: pl.DataFrame
+    """The requests as `Predictor.frame` gives them."""
+
+    answers: AnswerColumns
     features: Matrix
     """(n, k) float32 of the rows; (0, k) where they could not be computed."""
 
@@ -205,11 +236,13 @@ class Predictor:
         rows = self.frame([ask.values for ask in asks], [ask.at for ask in asks])
         refused = self.broken(rows)
         if not refused:
-            return await self.predict_rows(asks, rows), refused
+            return await self.predict_rows(Asks.of(asks), rows), refused
         kept = [position for position in range(len(asks)) if position not in refused]
-        return await self.predict_rows([asks[position] for position in kept], rows[kept]) if kept else [], refused
+        if not kept:
+            return [], refused
+        return await self.predict_rows(Asks.of([asks[position] for position in kept]), rows[kept]), refused
 
-    async def predict_rows(self, asks: list[Ask], rows: pl.DataFrame) -> list[Batch]:
+    async def predict_rows(self, asks: Asks, rows: pl.DataFrame) -> list[Batch]:
         """The same for requests that are a frame already, as `frame` gives it, and break no rule."""
         started = self._clock()
         try:
@@ -218,37 +251,39 @@ class Predictor:
         except Exception as error:  # noqa: BLE001 - a domain's code may raise anything, and every row gets its answer
             if len(asks) == 1:
                 self.tell(f"features: {type(error).__name__} at {_line(error)}")
-                return [self.without_model(asks, "the features could not be computed", rows=rows)]
+                return [self._without_model(asks, rows, "the features could not be computed")]
             # By halves, until only the rows that it raises on go without the model.
-            half = len(asks) // 2
-            first = await self.predict_rows(asks[:half], rows[:half])
-            return [*first, *await self.predict_rows(asks[half:], rows[half:])]
+            half, every = len(asks) // 2, len(asks)
+            first = await self.predict_rows(asks.part(0, half), rows[:half])
+            return [*first, *await self.predict_rows(asks.part(half, every), rows[half:])]
         numbers = matrix(features)
         computed = self._clock()
-        scored = await self._scores(numbers, min(ask.deadline for ask in asks))
+        scored = await self._scores(numbers, min(asks.deadline))
         ended = self._clock()
-        batch = Batch(
-            asks=asks,
-            answers=[],
-            features=numbers,
-            scores=scored.scores,
-            statuses=found.statuses,
-            revisions=found.revisions,
-            reason=scored.reason or found.reason,
-            complete=found.complete,
-            queue=started - min(ask.received for ask in asks),
-            computing=computed - started,
-            hop=max(0.0, ended - computed - scored.seconds),
-            scoring=scored.seconds,
-        )
-        batch.answers = self._answers(batch, scored, rows, features)
-        return [batch]
+        return [
+            Batch(
+                asks=asks,
+                rows=rows,
+                answers=self._answers(asks, scored, rows, features),
+                features=numbers,
+                scores=scored.scores,
+                statuses=found.statuses,
+                revisions=found.revisions,
+                reason=scored.reason or found.reason,
+                complete=found.complete,
+                queue=started - min(asks.received),
+                computing=computed - started,
+                hop=max(0.0, ended - computed - scored.seconds),
+                scoring=scored.seconds,
+            )
+        ]
 
     def repeated(self, ask: Ask, known: Answer) -> Batch:
         """A batch of one whose answer was known."""
         return Batch(
-            asks=[ask],
-            answers=[known],
+            asks=Asks.of([ask]),
+            rows=self.frame([ask.values], [ask.at]),
+            answers=AnswerColumns.of([known]),
             features=np.empty((0, len(self.bundle.manifest.features)), dtype=np.float32),
             scores=None,
             statuses={},
@@ -257,31 +292,46 @@ class Predictor:
             complete=True,
         )
 
-    def without_model(self, asks: list[Ask], reason: str, *, rows: pl.DataFrame | None = None) -> Batch:
-        """Answers of the fallback chain alone; for rows whose time is up, or whose features nobody could compute."""
-        rows = self.frame([ask.values for ask in asks], [ask.at for ask in asks]) if rows is None else rows
-        batch = Batch(
+    def without_model(self, ask: Ask, reason: str) -> Batch:
+        """The answer of the fallback chain alone, to a request whose time is up."""
+        return self._without_model(Asks.of([ask]), self.frame([ask.values], [ask.at]), reason)
+
+    def _without_model(self, asks: Asks, rows: pl.DataFrame, reason: str) -> Batch:
+        self.tell(reason)
+        return Batch(
             asks=asks,
-            answers=[],
+            rows=rows,
+            answers=self._fall_back(rows, None, asks, range(len(asks))),
             features=np.empty((0, len(self.bundle.manifest.features)), dtype=np.float32),
             scores=None,
             statuses={},
             revisions={},
             reason=reason,
             complete=False,
-            queue=self._clock() - min(ask.received for ask in asks),
+            queue=self._clock() - min(asks.received),
         )
-        self.tell(reason)
-        batch.answers = self._fall_back(rows, None, asks)
-        return batch
 
     def encoded(self, batch: Batch) -> list[bytes]:
         """The answers of a batch as JSON."""
         version, digest = self.bundle.manifest.model_version, self.bundle.digest
         encode, incomplete = self._encode, not batch.complete
         return [
-            encode(Told(*answer, incomplete or answer.source != "model", version, digest, ask.request_id))
-            for ask, answer in zip(batch.asks, batch.answers, strict=True)
+            encode(
+                Told(
+                    said,
+                    probability,
+                    confidence,
+                    review,
+                    source,
+                    incomplete or source != "model",
+                    version,
+                    digest,
+                    name,
+                )
+            )
+            for name, said, probability, confidence, review, source in zip(
+                batch.asks.request_id, *batch.answers, strict=True
+            )
         ]
 
     def frame(self, values: list[tuple[Any, ...]], at: list[int]) -> pl.DataFrame:
@@ -376,30 +426,33 @@ class Predictor:
         permit.succeeded(self._clock() - began)
         return _Scores(scores, seconds, said)
 
-    def _answers(self, batch: Batch, scored: "_Scores", rows: pl.DataFrame, features: pl.DataFrame) -> list[Answer]:
+    def _answers(self, asks: Asks, scored: "_Scores", rows: pl.DataFrame, features: pl.DataFrame) -> AnswerColumns:
         if scored.said is not None:
-            return [Answer(*each, "model") for each in zip(*scored.said, strict=True)]
+            return AnswerColumns(*scored.said, ["model"] * len(asks))
         if scored.scores is None:
-            return self._fall_back(rows, features, batch.asks)
+            return self._fall_back(rows, features, asks, range(len(asks)))
         wrong = sorted(set(scored.wrong))
-        right = [position for position in range(len(batch.asks)) if position not in set(wrong)]
-        fallen = self._fall_back(rows[wrong], features[wrong], [batch.asks[position] for position in wrong])
-        found = dict(zip(wrong, fallen, strict=True))
-        judged = zip(*plain_answers(self.bundle.model, scored.scores[right]), strict=True)
-        found |= {position: Answer(*each, "model") for position, each in zip(right, judged, strict=True)}
-        return [found[position] for position in range(len(batch.asks))]
+        right = [position for position in range(len(asks)) if position not in set(wrong)]
+        fallen = self._fall_back(rows[wrong], features[wrong], asks, wrong).rows()
+        judged = AnswerColumns(*plain_answers(self.bundle.model, scored.scores[right]), ["model"] * len(right)).rows()
+        found = dict(zip([*wrong, *right], [*fallen, *judged], strict=True))
+        return AnswerColumns.of(found[position] for position in range(len(asks)))
 
-    def _fall_back(self, rows: pl.DataFrame, features: pl.DataFrame | None, asks: Sequence[Ask]) -> list[Answer]:
-        return fall_back(
+    def _fall_back(
+        self, rows: pl.DataFrame, features: pl.DataFrame | None, asks: Asks, positions: Sequence[int]
+    ) -> AnswerColumns:
+        """Answers to rows that stand at these positions of the batch."""
+        found = fall_back(
             self.bundle,
             rows,
             features,
-            lambda position: self._cached(asks[position].canonical),
-            deadline=max(min(ask.deadline for ask in asks), self._clock() + LEAST_SECONDS),
+            lambda row: self._cached(asks.canonical[positions[row]]) if asks.canonical else None,
+            deadline=max(min(asks.deadline), self._clock() + LEAST_SECONDS),
             clock=self._clock,
             tell=self.tell,
             tiers=self._serving.tiers,
         )
+        return AnswerColumns.of(found)
 
 
 LEAST_SECONDS = 0.005

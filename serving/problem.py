@@ -26,14 +26,15 @@ async def send_problem(
     detail : what is wrong and what to do next
     more : further members, such as `errors`
     """
-    content = _content(status, detail, more)
+    content = problem_body(status, detail, more)
     told = {"content-type": CONTENT_TYPE, "content-length": str(len(content)), **(headers or {})}
     lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": content})
 
 
-def _content(status: int, detail: str, more: Mapping[str, Any]) -> bytes:
+def problem_body(status: int, detail: str, more: Mapping[str, Any]) -> bytes:
+    """A refusal as it is sent."""
     title = HTTPStatus(status).phrase
     return msgspec.json.encode({"type": "about:blank", "title": title, "status": status, "detail": detail, **more})
 

@@ -117,10 +117,10 @@ class Traces:
             log(live, batch)
             if not self._open:
                 return
-            started = batch.queue + min(ask.received for ask in batch.asks)
-            for row, ask in enumerate(batch.asks):
+            started = batch.queue + min(batch.asks.received)
+            for row, (name, received) in enumerate(zip(batch.asks.request_id, batch.asks.received, strict=True)):
                 # Nothing awaits between the beginning of a span and the stamp of its request: the last to have begun.
-                begun = [each for each in self._open.get(ask.request_id, ()) if each.began <= ask.received]
+                begun = [each for each in self._open.get(name, ()) if each.began <= received]
                 if begun:
                     begun[-1].answered = _Answered(live, batch, row, started)
 
@@ -145,7 +145,7 @@ class Traces:
 
     def _tell(self, span: Span, answered: _Answered) -> None:
         batch, manifest = answered.batch, answered.live.predictor.bundle.manifest
-        source = batch.answers[answered.row].source
+        source = batch.answers.source[answered.row]
         span.set_attributes(
             {
                 "mlplatform.model": manifest.model,
@@ -186,7 +186,7 @@ _propagated = frozenset(name.encode() for name in _propagator.fields)
 def _phases(answered: _Answered) -> Iterator[tuple[str, float, float]]:
     """Name, start and end of the phases that there were. Of the hop only the sum is known: it lies before the score."""
     batch = answered.batch
-    queue = answered.started - batch.asks[answered.row].received
+    queue = answered.started - batch.asks.received[answered.row]
     start = answered.started - queue
     for name, took in (("queue", queue), ("features", batch.computing), ("hop", batch.hop), ("score", batch.scoring)):
         if took > 0:

@@ -4,6 +4,7 @@ A gateway worker writes its batches as payloads of its own segments (`provenance
 no disk and is not forgotten when the process is killed; `pickup` carries finished segments into the table.
 """
 
+import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     received: list[int]
     """When the request came: nanoseconds since the epoch, UTC."""
     request: list[bytes]
-    """As it came, JSON in UTF-8."""
+    """As it came, JSON in UTF-8; empty where it came in a table."""
     key: list[str | None]
     """Id of the API key, never the key."""
     arm: list[str]
@@ -69,6 +70,8 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """Phase (of `phases`) -> microseconds, by row."""
     reason: list[str | None]
     """Why the answer is degraded."""
+    table: bytes = b""
+    """The requests as an Arrow IPC stream, where they came as a table; then `request` is empty."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -148,7 +151,7 @@ def frame(batches: Sequence[Batch]) -> pl.DataFrame:
         columns[name] = _joined(getattr(each, name) for each in batches)
     columns["reason"] = _joined(each.reason for each in batches)
     columns["received"] = [each // 1000 for each in _joined(each.received for each in batches)]
-    columns["request"] = [each.decode(errors="replace") for each in _joined(each.request for each in batches)]
+    columns["request"] = _joined(_requests(each) for each in batches)
     said = _joined(each.prediction for each in batches)
     columns["prediction"] = [None if each is None else str(each) for each in said]
     columns["scores"] = _vectors([each.scores for each in batches], rows, np.dtype("<f8"))
@@ -167,6 +170,13 @@ def frame(batches: Sequence[Batch]) -> pl.DataFrame:
 
 def _joined(parts: Iterable[Iterable[Any]]) -> list[Any]:
     return list(itertools.chain.from_iterable(parts))
+
+
+def _requests(batch: Batch) -> list[str]:
+    """As JSON."""
+    if batch.table:
+        return pl.read_ipc_stream(io.BytesIO(batch.table)).write_ndjson().splitlines()
+    return [each.decode(errors="replace") for each in batch.request]
 
 
 def _views(batch: Batch) -> Iterable[list[dict[str, str | None]]]:

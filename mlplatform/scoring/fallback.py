@@ -14,9 +14,9 @@ The last tier cannot fail. Nothing is silent: every answer names its tier as its
 It refuses to begin a tier past the deadline. It cannot stop one that has begun: rules that hang, hang.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,29 @@ class Answer(NamedTuple):
     needs_review: bool
     source: str
     """`model`, or the tier that answered."""
+
+
+class AnswerColumns(NamedTuple):
+    """The answers to some rows, column by column: rows of a table cost less so than one by one."""
+
+    prediction: list[Any]
+    probability: list[float | None]
+    confidence: list[float | None]
+    needs_review: list[bool]
+    source: list[str]
+
+    @classmethod
+    def of(cls, answers: Iterable[Answer]) -> Self:
+        """Answers side by side; there is one at least."""
+        return cls(*(list(column) for column in zip(*answers, strict=True)))
+
+    def part(self, start: int, end: int) -> "AnswerColumns":
+        """Those of some rows that follow each other."""
+        return AnswerColumns(*(column[start:end] for column in self))  # type: ignore[arg-type]  # each as it was
+
+    def rows(self) -> list[Answer]:
+        """One by one."""
+        return [Answer(*row) for row in zip(*self, strict=True)]
 
 
 LOW_CONFIDENCE = Answer(None, None, 0.0, True, "low_confidence")

@@ -90,7 +90,7 @@ class Served:
 
     def answers(self, *bodies: bytes) -> list[Answer]:
         """The answers of one call, in order."""
-        return [answer for batch in self.predict(*bodies)[0] for answer in batch.answers]
+        return [answer for batch in self.predict(*bodies)[0] for answer in batch.answers.rows()]
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_without_an_answer_of_the_workers_the_simple_model_answers(served: Serve
 
     served.workers.instead = fail
     (batch,), _ = served.predict(NORTH)
-    assert [answer.source for answer in batch.answers] == ["simple_model"]
+    assert batch.answers.source == ["simple_model"]
     assert batch.features.shape == (1, 3)
     assert b'"degraded":true' in served.predictor.encoded(batch)[0]
     for _ in range(200):
@@ -163,8 +163,8 @@ def test_without_a_store_the_request_alone_is_scored(served: Served) -> None:
     for path in (served.home / "online" / "harbour").iterdir():
         path.unlink()
     (batch,), _ = served.predict(NORTH)
-    assert [answer.source for answer in batch.answers] == ["model"]
-    assert batch.answers != with_store
+    assert batch.answers.source == ["model"]
+    assert batch.answers.rows() != with_store
     assert np.isnan(batch.features[0]).any()
     assert not batch.complete
     assert "online store" in batch.reason
