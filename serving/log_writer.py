@@ -34,8 +34,7 @@ class LogWriter:
         self._metrics = metrics
         self._gateway = f"{os.uname().nodename}-{os.getpid()}"
         self._segments: dict[str, Segments] = {}
-        # Requests are stamped by a monotonic clock; the table says when they came by the wall's.
-        self._epoch = time.time_ns() - time.monotonic_ns()
+        self._epoch = _epoch()
 
     def __call__(self, live: LiveModel, batch: Batch) -> None:
         """Write a batch."""
@@ -49,7 +48,8 @@ class LogWriter:
                 self._metrics.log_dropped(len(record.request_id))
 
     def show(self) -> None:
-        """Set the figure of what waits to be picked up."""
+        """Set the figure of what waits to be picked up, and the clock: machines sleep, and wall clocks are put right."""
+        self._epoch = _epoch()
         waiting = sum(backlog_bytes(self._home / "prediction_log" / domain) for domain in self._segments)
         self._metrics.log_backlog(waiting)
 
@@ -94,6 +94,11 @@ class LogWriter:
             latency={"queue": np.maximum(0, total - spent).tolist(), **latency, "total": total.tolist()},
             reason=[batch.reason or None] * rows,
         )
+
+
+def _epoch() -> int:
+    """Requests are stamped by a monotonic clock; the table says when they came by the wall's. What lies between, ns."""
+    return time.time_ns() - time.monotonic_ns()
 
 
 def _as_table(rows: pl.DataFrame) -> bytes:
