@@ -48,7 +48,7 @@ class LogWriter:
                 self._metrics.log_dropped(len(record.request_id))
 
     def show(self) -> None:
-        """Set the figure of what waits to be picked up, and the clock: machines sleep, and wall clocks are put right."""
+        """Set the figure of what waits to be picked up, and the clock: machines sleep, and clocks are put right."""
         self._epoch = _epoch()
         waiting = sum(backlog_bytes(self._home / "prediction_log" / domain) for domain in self._segments)
         self._metrics.log_backlog(waiting)
