@@ -191,7 +191,8 @@ class Gateway:
                 now=self._now,
             )
         except MlplatformError as error:
-            logger.error("%s is not served: %s", roster.live.digest[:12], error)
+            if str(error) != self._fault:
+                logger.error("%s is not served: %s", roster.live.digest[:12], error)
             self._fault = str(error)
             return
         self._live, self._fault = opened, ""
