@@ -33,7 +33,7 @@ from mlplatform.domains.flight_delay.features import DELAY_CEILING_MINUTES, DELA
 from mlplatform.features.historical import historical_features
 from mlplatform.features.landing import land_sample, landed
 from mlplatform.features.pipeline import pending, raise_failures, run
-from mlplatform.features.publish import publish_snapshots
+from mlplatform.features.publish import publish_values
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.features.view import compute_view, fit_values, model_inputs
 from mlplatform.operations import servers
@@ -311,7 +311,7 @@ def _serve(platform: Platform, bundle: Bundle, requests: pl.DataFrame, scores: F
     with servers.running([command], servers.bento_environment(platform, clock="request"), log) as (child,):
         servers.wait_until_answering(f"http://127.0.0.1:{port}/livez", child, log, seconds=90)
         for day in SERVED_DAYS:
-            publish_snapshots(platform, DOMAIN, as_of=(day - timedelta(days=1)).isoformat())
+            publish_values(platform, DOMAIN, as_of=(day - timedelta(days=1)).isoformat())
             drawn = numbered.filter(pl.col("at").dt.date() == day).sample(SERVED_PER_DAY, seed=day.toordinal())
             with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
                 for row in drawn.iter_rows(named=True):

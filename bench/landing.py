@@ -2,7 +2,7 @@
 
 A month of flights is landed and computed first. Then Dagster's daemon is started with the settings that everybody gets,
 and days are landed one after the other, each when the one before it is published. A day counts as published when every
-view holds it and the online store has swapped its snapshots. `ARGS=--days 7` lands more of them.
+view holds it and it is in the online store. `ARGS=--days 7` lands more of them.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from mlplatform.domains.flight_delay import DOMAIN
 from mlplatform.features.chain import run_chain
 from mlplatform.features.landing import land_sample
 from mlplatform.features.pipeline import raise_failures
+from mlplatform.features.publish import unpublished
 from mlplatform.features.tables import Tables, day_range
 from mlplatform.operations import servers
 from mlplatform.operations.jobs import dagster_instance
@@ -58,18 +59,17 @@ def _land(platform: Platform, day: date) -> float:
     """Land a day; seconds until it is published."""
     started = time.monotonic()
     land_sample(platform, DOMAIN, day, day)
-    _wait(lambda: _published(platform, day.isoformat(), since=started))
+    _wait(lambda: _published(platform, day.isoformat()))
     took = time.monotonic() - started
     print(f"{day}  {took:.1f} s", flush=True)
     return took
 
 
-def _published(platform: Platform, day: str, *, since: float) -> bool:
+def _published(platform: Platform, day: str) -> bool:
     tables = Tables(platform, DOMAIN)
     if not all(day in tables.features(view).current() for view in DOMAIN.views):
         return False
-    swapped = [(platform.online / DOMAIN.name / f"{view.name}.json").stat().st_mtime for view in DOMAIN.views]
-    return min(swapped) >= time.time() - (time.monotonic() - since)
+    return not unpublished(platform, DOMAIN)
 
 
 def _wait(look: Callable[[], bool]) -> None:

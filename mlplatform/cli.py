@@ -108,6 +108,21 @@ def backfill(domain: DomainName, first: First = None, last: Last = None) -> None
 
 
 @app.command()
+def stream(
+    domain: DomainName,
+    address: Annotated[
+        str | None, typer.Option("--from", help="redis://host:port to take facts from, beside those the gateways take.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Publish what is there and exit.")] = False,
+) -> None:
+    """Publish features within a second of the facts, for views that are declared so, until interrupted."""
+    from mlplatform.features.stream_process import stream as publish_as_facts_arrive
+
+    done = publish_as_facts_arrive(platform_from_settings(), registered_domain(domain), address=address, once=once)
+    out.print(f"{done.published} values published, {done.failed} failed, {done.held} facts are dated later than now")
+
+
+@app.command()
 def train(
     model: ModelName,
     as_of: Annotated[
@@ -292,6 +307,74 @@ def revoke_key(
     """End a key; a running service refuses it within a second."""
     key = _api_keys().revoke(key_id)
     out.print(f"key {key.id} of {key.name} is revoked", highlight=False, markup=False, soft_wrap=True)
+
+
+features = typer.Typer(help="Feature views: what there is, and what a model would have seen.", no_args_is_help=True)
+app.add_typer(features, name="features")
+
+
+@features.command("list")
+def list_features(
+    domain: DomainName, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False
+) -> None:
+    """Every view of a domain: how fresh, how complete, how large, and which models read it."""
+    from mlplatform.operations import feature_catalogue as room
+
+    platform = platform_from_settings()
+    found = room.describe(platform, registered_domain(domain))
+    if as_json:
+        typer.echo(room.as_json(found))
+    else:
+        room.show_list(found, out)
+
+
+@features.command("describe")
+def describe_features(
+    domain: DomainName,
+    view: Annotated[str | None, typer.Argument(help="One view; default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """All there is to say of a view and its features: meaning, unit, range, key, window, time to live, version."""
+    from mlplatform.operations import feature_catalogue as room
+
+    platform = platform_from_settings()
+    found = room.describe(platform, registered_domain(domain), view)
+    if as_json:
+        typer.echo(room.as_json(found))
+    else:
+        room.show(found, out)
+
+
+@features.command("as-of")
+def features_as_of(
+    domain: DomainName,
+    entity: Annotated[list[str], typer.Option(help="Keys and values, such as `carrier=UA,origin=JFK`.")],
+    at: Annotated[str, typer.Option(help="When it was asked, with its offset: `2013-03-15T14:47:00-04:00`.")],
+    known_at: Annotated[
+        str | None, typer.Option(help="As known at this time. Default: as known when it was asked.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model that asked. Default: every view whose keys are given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """What a model would have seen of an entity at an instant, where that came from, and what is believed now."""
+    from mlplatform.features.as_of import as_of, parse_entity, parse_instant
+    from mlplatform.operations import as_of as room
+
+    declared = registered_domain(domain)
+    found = as_of(
+        platform_from_settings(),
+        declared,
+        parse_entity(entity),
+        parse_instant(at, "--at"),
+        known_at=None if known_at is None else parse_instant(known_at, "--known-at"),
+        model=None if model is None else declared.model(model.removeprefix(f"{domain}/")),
+    )
+    if as_json:
+        typer.echo(room.as_json(found))
+    else:
+        room.show(found, out)
 
 
 def app_main() -> None:

@@ -10,7 +10,8 @@ from mlplatform.features.assets import feature_assets
 from mlplatform.features.resources import platform_from_settings
 from mlplatform.features.sensors import features_job_name, features_sensor
 from mlplatform.monitoring.assets import log_key, monitoring_assets
-from mlplatform.monitoring.sensors import pickup_job_name, prediction_log_sensor
+from mlplatform.monitoring.checks import skew_key
+from mlplatform.monitoring.sensors import pickup_job_name, prediction_log_sensor, skew_job_name, skew_sensor
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.assets import registry_assets
 from mlplatform.retraining.sensors import retraining_sensor, training_job_name
@@ -42,13 +43,19 @@ def build_definitions(domain: Domain) -> dg.Definitions:
         selection=dg.AssetSelection.assets(log_key(domain)),
         description=f"What the gateways of this machine have logged of {domain.name}, into its table",
     )
+    skew = dg.define_asset_job(
+        skew_job_name(domain),
+        selection=dg.AssetSelection.assets(skew_key(domain)),
+        description=f"What the models of {domain.name} were served on a day, beside what they were trained on",
+    )
     return dg.Definitions(
         assets=[feature_assets(domain), *models, *monitoring_assets(domain)],
-        jobs=[pipeline, *trainings, pickup],
+        jobs=[pipeline, *trainings, pickup, skew],
         sensors=[
             features_sensor(domain),
             *(retraining_sensor(domain, model) for model in domain.models),
             prediction_log_sensor(domain),
+            skew_sensor(domain),
         ],
     )
 

@@ -16,6 +16,8 @@
     │   ├── SegmentUnreadable       a segment of the prediction log holds no answers
     │   └── CannotJudge             a check has too little to judge a domain by
     ├── ExpectationRaised           mend the contract or Great Expectations: it gave no verdict
+    ├── UnknownFeature              ask for a feature that there is: the message names them
+    ├── OtherViewVersion            ask for the version of the view that there is
     ├── NonDeterministicStage       mend the transformation: same inputs, other bytes
     ├── StaleRevision               somebody else wrote first: read again, decide again
     ├── PromotionRefused            read the decision's reasons; nothing was moved
@@ -37,6 +39,7 @@
     ├── QueueFull                   ask again after `retry_after` seconds
     ├── BatchLost                   answer from the fallback, and look at what processes batches
     └── Unavailable                 start or mend an outside part (a server, a store, a port)
+        └── ViewNotPublished        the online store holds nothing of a view
 
 A class builds its own message from its arguments, and the message says what to do next.
 """
@@ -174,6 +177,28 @@ class ExpectationRaised(MlplatformError):
         )
         self.suite = suite
         self.raised = dict(raised)
+
+
+class UnknownFeature(MlplatformError):
+    """A feature reference names nothing that there is."""
+
+    def __init__(self, reference: str, reason: str) -> None:
+        super().__init__(f"{reference!r} is no feature: {reason}")
+        self.reference = reference
+        self.reason = reason
+
+
+class OtherViewVersion(MlplatformError):
+    """A view was asked for in a version that is not the one there is."""
+
+    def __init__(self, view: str, asked: str, there: str | None) -> None:
+        found = f"there is {view}@{there}" if there else "no version of it is there"
+        super().__init__(
+            f"{view}@{asked} is asked for, but {found}. Ask for that one, or compute and publish the one asked for"
+        )
+        self.view = view
+        self.asked = asked
+        self.there = there
 
 
 class NonDeterministicStage(MlplatformError):
@@ -363,6 +388,14 @@ class BatchLost(MlplatformError):
 
 class Unavailable(MlplatformError):
     """An outside part (a server, a store, a port) is not there."""
+
+
+class ViewNotPublished(Unavailable):
+    """The online store can be read, and holds nothing of a view."""
+
+    def __init__(self, view: str) -> None:
+        super().__init__(f"the online store holds nothing of {view}. Materialise online_store")
+        self.view = view
 
 
 def _listed(names: Sequence[str]) -> str:

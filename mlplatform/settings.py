@@ -31,6 +31,7 @@ own_variables = (
     "MLPLATFORM_HOME",
     "MLPLATFORM_KEYS",
     "MLPLATFORM_LANDING",
+    "MLPLATFORM_ONLINE_STORE",
     "MLPLATFORM_RATE_LIMITS",
     "MLPLATFORM_TABLES",
 )
@@ -61,6 +62,11 @@ class Settings:
     landings: str
     """`MLPLATFORM_LANDING`: where sources land that declare no place of their own, each in `<domain>/<source>`; a
     folder, or an address such as `s3://bucket/prefix`. Default: `landing` in the home folder."""
+
+    online_store: str = field(repr=False)
+    """`MLPLATFORM_ONLINE_STORE`: where the newest feature values are served from: `lmdb` (default; `online` in the home
+    folder, for the processes of this machine), or `redis://[:password@]host:port[/db]` (`rediss://` with TLS), for
+    gateways on several. The same for pipeline and gateways; another one is filled by the next run."""
 
     gateway_workers: int
     """`MLPLATFORM_GATEWAY_WORKERS`: processes that answer HTTP. Default 2: one may die while the other answers."""
@@ -111,6 +117,9 @@ def settings() -> Settings:
         raise DeclarationError(
             "MLPLATFORM_RATE_LIMITS is no place to count in. Set it to `memory` or redis://host:port"
         )
+    online_store = os.environ.get("MLPLATFORM_ONLINE_STORE") or "lmdb"
+    if online_store != "lmdb" and not online_store.startswith(("redis://", "rediss://")):
+        raise DeclarationError("MLPLATFORM_ONLINE_STORE is no online store. Set it to `lmdb` or redis://host:port")
     bundle = os.environ.get("MLPLATFORM_BUNDLE")
     return Settings(
         home=home,
@@ -119,6 +128,7 @@ def settings() -> Settings:
         mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
         tables=_place("MLPLATFORM_TABLES", os.environ.get("MLPLATFORM_TABLES"), home),
         landings=_place("MLPLATFORM_LANDING", os.environ.get("MLPLATFORM_LANDING"), home / "landing"),
+        online_store=str(home / "online") if online_store == "lmdb" else online_store,
         gateway_workers=_number("MLPLATFORM_GATEWAY_WORKERS", os.environ.get("MLPLATFORM_GATEWAY_WORKERS"), 2),
         keys=cast(Literal["auto", "off", "required"], keys),
         rate_limits=rate_limits,

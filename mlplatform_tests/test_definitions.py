@@ -16,7 +16,7 @@ from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
 from mlplatform.features.landing import land
 from mlplatform.features.sensors import range_end, range_start
-from mlplatform.features.tables import Tables, day_range, stages
+from mlplatform.features.tables import Tables, day_range, online_store, stages
 from mlplatform.operations.jobs import quiet
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.synthetic_home import land_orders
@@ -25,6 +25,7 @@ from mlplatform_tests.fakes.synthetic_home import land_orders
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_parse' is deprecated:DeprecationWarning")
 
 OF_A_MODEL = ("training_set", "model", "evaluation", "promotion", "bento")
+MONITORED = ("prediction_log", "skew")
 HEAVY = ("bentoml", "evidently", "great_expectations", "matplotlib", "mlflow", "optuna", "xgboost")
 DAYS = day_range("2024-01-01", "2024-01-03")
 
@@ -34,7 +35,7 @@ domains = pytest.mark.parametrize("domain", registered_domains().values(), ids=r
 def keys_of(domain: Domain) -> set[dg.AssetKey]:
     """The assets that a domain must have."""
     models = {dg.AssetKey([domain.name, model.name, name]) for model in domain.models for name in OF_A_MODEL}
-    stages_and_log = {dg.AssetKey([domain.name, stage]) for stage in (*stages, "prediction_log")}
+    stages_and_log = {dg.AssetKey([domain.name, stage]) for stage in (*stages, online_store, *MONITORED)}
     return stages_and_log | models
 
 
@@ -57,7 +58,7 @@ def test_every_asset_says_what_it_is(domain: Domain) -> None:
     for key in keys_of(domain):
         spec = specs()[key]
         _, *between, name = key.path
-        group = ["monitoring"] if name == "prediction_log" else between
+        group = ["monitoring"] if name in MONITORED else between
         assert spec.group_name == "_".join([domain.name, *group]), key
         assert len(spec.description or "") > 40, key
         assert tuple(spec.owners) == domain.owners and spec.owners, key
@@ -80,11 +81,14 @@ def test_days_and_recipes_are_the_partitions(domain: Domain) -> None:
 
 @domains
 def test_there_is_a_job_for_the_stages_and_one_for_each_model(domain: Domain) -> None:
-    """Each job takes exactly the assets of its group; a third one takes the prediction log."""
+    """Each job takes exactly the assets of its group; the prediction log and its comparison have one each."""
     job = defs().resolve_job_def(f"{domain.name}_features")
-    assert job.asset_layer.selected_asset_keys == {dg.AssetKey([domain.name, stage]) for stage in stages}
-    job = defs().resolve_job_def(f"{domain.name}_prediction_log")
-    assert job.asset_layer.selected_asset_keys == {dg.AssetKey([domain.name, "prediction_log"])}
+    assert job.asset_layer.selected_asset_keys == {
+        dg.AssetKey([domain.name, stage]) for stage in (*stages, online_store)
+    }
+    for name in MONITORED:
+        job = defs().resolve_job_def(f"{domain.name}_{name}")
+        assert job.asset_layer.selected_asset_keys == {dg.AssetKey([domain.name, name])}
     for model in domain.models:
         job = defs().resolve_job_def(f"{domain.name}_{model.name}_training")
         assert job.asset_layer.selected_asset_keys == {
@@ -144,7 +148,7 @@ def test_a_run_over_days_records_each_of_them(tmp_path: Path) -> None:
     store = Tables(platform, DOMAIN).raw("orders")
     with dg.DagsterInstance.ephemeral() as instance:
         first = run_days(platform, instance, DAYS)
-        for stage in stages:
+        for stage in (*stages, online_store):
             assert list(materialized(instance, first, stage)) == DAYS, stage
         recorded = materialized(instance, first, "base")
         assert [each.metadata["dagster/partition_row_count"].value for each in recorded.values()] == [20, 30, 30]
@@ -155,7 +159,7 @@ def test_a_run_over_days_records_each_of_them(tmp_path: Path) -> None:
                 each.metadata["revisions"].value
             )
 
-        versions = {stage: materialized(instance, first, stage) for stage in stages}
+        versions = {stage: materialized(instance, first, stage) for stage in (*stages, online_store)}
         again = run_days(platform, instance, DAYS)
         alone = run_days(platform, instance, DAYS[1:2])
         land(
@@ -166,7 +170,7 @@ def test_a_run_over_days_records_each_of_them(tmp_path: Path) -> None:
             rows(date(2024, 1, 2), seed=9),
         )
         corrected = run_days(platform, instance, DAYS[1:2])
-        for stage in ("raw", "validated", "base", "derived", "feature_store"):
+        for stage in ("raw", "validated", "base", "derived", "feature_store", online_store):
             version = data_version(versions[stage][DAYS[1]])
             assert data_version(materialized(instance, again, stage)[DAYS[1]]) == version
             assert data_version(materialized(instance, alone, stage)[DAYS[1]]) != data_version(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.errors import DeclarationError
+from mlplatform.features.online import open_online_store
 from mlplatform.features.resources import platform_from_settings
 from mlplatform.settings import own_variables, settings
 
@@ -60,6 +61,7 @@ def test_an_endpoint_without_tls_is_allowed_by_naming_it(monkeypatch: pytest.Mon
         ("MLPLATFORM_KEYS", "on"),
         ("MLPLATFORM_RATE_LIMITS", "rdis://:hidden@cache"),
         ("MLPLATFORM_RATE_LIMITS", "cache"),
+        ("MLPLATFORM_ONLINE_STORE", "rdis://:hidden@cache"),
     ],
 )
 def test_a_slip_does_not_open_the_service(variable: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,3 +79,13 @@ def test_access_is_told_by_two_variables(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("MLPLATFORM_RATE_LIMITS", "redis://:hidden@cache:6379/1")
     assert (settings().keys, settings().rate_limits) == ("required", "redis://:hidden@cache:6379/1")
     assert "hidden" not in repr(settings())
+
+
+def test_the_online_store_is_in_the_home_folder_or_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Pipeline and gateways read the same setting; the password that may stand in it is shown nowhere."""
+    monkeypatch.setenv("MLPLATFORM_HOME", str(tmp_path))
+    assert platform_from_settings().online_store == settings().online_store == f"{tmp_path}/online"
+    monkeypatch.setenv("MLPLATFORM_ONLINE_STORE", "redis://:hidden@cache:6379/1")
+    platform = platform_from_settings()
+    assert platform.online_store == settings().online_store == "redis://:hidden@cache:6379/1"
+    assert "hidden" not in f"{platform!r} {settings()!r} {open_online_store(platform.online_store)!r}"

@@ -7,6 +7,8 @@ import json
 from html import escape
 from typing import Any
 
+from mlplatform.domain.source import Source
+from mlplatform.features.fact_rows import streamed_sources
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.fallback import TIERS
 from mlplatform.scoring.request import request_schema
@@ -135,6 +137,7 @@ def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
         "paths": {
             "/predict": {"post": predict},
             "/predict/batch": {"post": batch},
+            **{f"/facts/{source.name}": {"post": _facts(source)} for source in streamed_sources(bundle.domain.sources)},
             "/model": _get("The manifest of the model that serves, and since when", "application/json"),
             "/metrics": _get("The figures that Prometheus collects", "text/plain"),
             "/livez": _get("Whether the process is alive", "text/plain", always=True),
@@ -175,6 +178,40 @@ def _get(summary: str, media_type: str, *, always: bool = False) -> dict[str, An
     return {"get": {"summary": summary, "responses": {"200": said} if always else {"200": said, "503": REFUSED}}}
 
 
+_VIEW = {
+    "type": "object",
+    "properties": {
+        "status": {"type": "string", "enum": ["present", "not_found", "expired", "unavailable"]},
+        "revision": {"type": ["integer", "null"], "description": "of the partition that the values come from"},
+    },
+    "required": ["status", "revision"],
+}
+
+
+def _facts(source: Source) -> dict[str, Any]:
+    rows = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+    return {
+        "summary": f"{source.meaning}, as they happen",
+        "description": "Rows that break the contract are refused alone. The same body under the same X-Request-ID is "
+        "one event, however often it is sent.",
+        "operationId": f"facts_{source.name}",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": rows},
+                ARROW: {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        "responses": {
+            "202": {
+                "description": "They are kept: how many, and which were refused",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            **dict.fromkeys(("400", "401", "404", "408", "413", "422", "429", "503"), REFUSED),
+        },
+    }
+
+
 def _answer(bundle: Bundle) -> dict[str, Any]:
     kinds: dict[str, dict[str, Any]] = {"binary": {"type": "integer", "enum": [0, 1]}, "regression": {"type": "number"}}
     prediction = kinds.get(bundle.model.task, {"type": "string", "enum": list(bundle.model.label.classes)})
@@ -189,5 +226,10 @@ def _answer(bundle: Bundle) -> dict[str, Any]:
         "model_version": {"type": "string"},
         "manifest": {"type": "string", "description": "digest of the whole serving configuration"},
         "request_id": {"type": "string"},
+        "views": {
+            "type": "object",
+            "description": "the feature views that were read",
+            "properties": dict.fromkeys(bundle.manifest.views, _VIEW),
+        },
     }
     return {"type": "object", "properties": properties, "required": list(properties)}

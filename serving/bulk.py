@@ -178,9 +178,16 @@ def _arrow_answers(
         for name in AnswerColumns._fields
         if batches
     }
-    told = pl.DataFrame({**columns, "_row": positions}, schema_overrides={"_row": pl.UInt32}, strict=False)
+    names = [name for batch in batches for name in batch.asks.request_id]
+    told = pl.DataFrame(
+        {**columns, "request_id": names, "_row": positions},
+        schema_overrides={"_row": pl.UInt32, "request_id": pl.String},
+        strict=False,
+    )
     if batches:
         told = told.with_columns(degraded=pl.Series(degraded) | (pl.col("source") != "model"))
+        if manifest.views:
+            told = told.with_columns(_views(batches, list(manifest.views)))
     if refused:
         errors = {"_row": list(refused), "error": ["; ".join(each.values()) for each in refused.values()]}
         told = pl.concat([told, pl.DataFrame(errors, schema_overrides={"_row": pl.UInt32})], how="diagonal").sort(
@@ -194,6 +201,21 @@ def _arrow_answers(
     written = io.BytesIO()
     told.write_ipc_stream(written)
     return written.getvalue()
+
+
+def _views(batches: list[Batch], views: list[str]) -> pl.Series:
+    """What was read of each view: a struct with a struct of `status` and `revision` for each."""
+    parts = []
+    for view in views:
+        statuses: list[str | None] = []
+        revisions: list[int | None] = []
+        for batch in batches:
+            read = batch.views.get(view)
+            statuses += read.statuses if read else [None] * len(batch.asks)
+            revisions += read.revisions if read else [None] * len(batch.asks)
+        told = {"status": pl.Series(statuses, dtype=pl.String), "revision": pl.Series(revisions, dtype=pl.Int64)}
+        parts.append(pl.DataFrame(told).to_struct(view))
+    return pl.DataFrame(parts).to_struct("views")
 
 
 def _json_answers(

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from mlplatform.errors import InvalidRequest, MalformedBody, MlplatformError, QueueFull, Unavailable
-from mlplatform.features.online import OnlineStore, SnapshotStore
+from mlplatform.features.online import OnlineStore, open_online_store
 from mlplatform.registry.bundle import Bundle
 from mlplatform.settings import Settings
 from serving.access import Access, Refused, read_body, request_id
@@ -30,6 +30,8 @@ from serving.api_page import index_page, openapi
 from serving.bulk import answer_bulk
 from serving.cache import canonical
 from serving.circuit_breaker import Transition
+from serving.facts import FACT_BYTES, FactIntake
+from serving.facts import PATH as FACTS
 from serving.json_body import MAX_BYTES
 from serving.live_model import LiveModel, open_model
 from serving.metrics import CONTENT_TYPE, Metrics
@@ -95,7 +97,7 @@ class Gateway:
         self._changed = changed
         self._now = now
         self._clock = clock
-        self._store: OnlineStore = SnapshotStore(settings.home / "online")
+        self._store: OnlineStore = open_online_store(settings.online_store)
         self._roster: Roster | None = None
         self._live: LiveModel | None = None
         self._tried: tuple[Version, float] | None = None
@@ -111,6 +113,7 @@ class Gateway:
             "/readyz": ("GET", self._ready),
             "/": ("GET", self._index),
         }
+        self._intake = FactIntake(settings.home, now)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the life of the process."""
@@ -120,6 +123,8 @@ class Gateway:
         if scope["type"] != "http":
             return
         method, route = self._routes.get(scope["path"], ("", None))
+        if scope["path"].startswith(FACTS):
+            method, route = "POST", self._facts
         if route is None:
             await self._refuse(send, 404, "there is no such path; `/docs.json` lists those there are")
         elif scope["method"] != method and (scope["method"], method) != ("HEAD", "GET"):
@@ -275,6 +280,14 @@ class Gateway:
             await self._refuse(send, 503, str(error), headers={"X-Request-ID": name, "Retry-After": "1"})
         else:
             await _send(send, 200, answer, media_type, request_id=name)
+
+    async def _facts(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope["headers"]
+        name = request_id(headers)
+        entered = await self._enter(headers, receive, send, name, at_most=FACT_BYTES, within=BODY_SECONDS)
+        if entered is not None:
+            live, caller, body = entered
+            await self._intake.answer(live.predictor.bundle.domain, scope, body, name, caller, send, self._refuse)
 
     async def _model(self, scope: Scope, receive: Receive, send: Send) -> None:
         live = await self._served(send)

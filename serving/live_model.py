@@ -79,7 +79,7 @@ class LiveModel:
         age = self._serving.cache_for.total_seconds()
         if age <= 0:
             return await self._computed(ask)
-        digest, revision = self.predictor.bundle.digest, self.predictor.revision()
+        digest, revision = self.predictor.bundle.digest, await self.predictor.revision()
         while True:
             known = self.cache.fresh(digest, ask.canonical, revision, age)
             if known is not None:
@@ -129,7 +129,7 @@ class LiveModel:
     def _remember(self, batch: Batch) -> None:
         if self._serving.cached_entries == 0 or not batch.complete:
             return
-        digest, revision = self.predictor.bundle.digest, self.predictor.revision()
+        digest, revision = self.predictor.bundle.digest, batch.revision
         for request, answer in zip(batch.asks.canonical, batch.answers.rows(), strict=True):
             if answer.source == "model":
                 self.cache.put(digest, request, revision, answer)
@@ -138,7 +138,8 @@ class LiveModel:
         """Set the figures that are states and not events."""
         self.metrics.queued(self._batcher.queued_rows)
         self.metrics.connected(self.name, self.predictor.workers.connected)
-        self.metrics.breaker(self.name, self.predictor.breaker.state)
+        for breaker in (self.predictor.breaker, self.predictor.store_breaker):
+            self.metrics.breaker(breaker.name, breaker.state)
 
     async def close(self) -> None:
         """Answer what waits, then leave the workers."""
@@ -171,7 +172,7 @@ async def open_model(
     oldest = serving.cached_fallback_for.total_seconds()
 
     def tell(transition: Transition) -> None:
-        logger.warning("breaker %s: %s", bundle.manifest.model, transition)
+        logger.warning("breaker of %s: %s", transition.name, transition)
         if changed is not None:
             changed(bundle, transition)
 

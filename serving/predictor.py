@@ -9,9 +9,11 @@ refused alone, and its answer is the one that it would get alone, to the bit. Va
 pinned one are as good as none.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
@@ -22,8 +24,15 @@ import numpy.typing as npt
 import polars as pl
 
 from mlplatform.domain.column import Column
-from mlplatform.errors import InvalidRequest, ScoreOutOfRange, Unavailable, ViewVersionMismatch, WorkerFailed
-from mlplatform.features.online import OnlineStore
+from mlplatform.errors import (
+    InvalidRequest,
+    ScoreOutOfRange,
+    Unavailable,
+    ViewNotPublished,
+    ViewVersionMismatch,
+    WorkerFailed,
+)
+from mlplatform.features.online import Lookup, OnlineStore
 from mlplatform.features.view import view_features
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, matrix
@@ -108,6 +117,22 @@ class Told(msgspec.Struct, frozen=True):
     model_version: str
     manifest: str
     request_id: str
+    views: dict[str, dict[str, Any]]
+    """By view, the `status` of its values (`present`, `not_found`, `expired`, or `unavailable`: the store could not be
+    read) and the `revision` of the partition that they come from, null where not present."""
+
+
+@dataclass(frozen=True)
+class ViewRead:
+    """What was read of a view, a value for each row."""
+
+    publication: str
+    """Names what the store held; empty where it could not be read."""
+
+    statuses: list[str]
+    revisions: list[int | None]
+    event_times: list[int | None]
+    """When the values were last true, microseconds since 1970, UTC."""
 
 
 @dataclass
@@ -125,12 +150,7 @@ class Batch:
     scores: Scores | None
     """(n,) or (n, classes) of the model; None where it did not answer."""
 
-    statuses: Mapping[str, list[str]]
-    """By view, the status of each row's value."""
-
-    revisions: Mapping[str, str]
-    """By view, what the store held."""
-
+    views: Mapping[str, ViewRead]
     reason: str
     """Why the model, or a view, did not contribute; empty where all is as declared."""
 
@@ -145,6 +165,11 @@ class Batch:
     scoring: float = 0.0
     seconds: list[float] = field(default_factory=list)
     """By row, from request to answer."""
+
+    @property
+    def revision(self) -> str:
+        """Names what the features were made from."""
+        return _named((view, read.publication) for view, read in self.views.items())
 
 
 class Predictor:
@@ -176,7 +201,7 @@ class Predictor:
         self.bundle = bundle
         self.workers = workers
         self.breaker = breaker
-        self._store_breaker = store_breaker
+        self.store_breaker = store_breaker
         self._store = store
         self._cached = cached
         self._now = now
@@ -190,6 +215,8 @@ class Predictor:
         self._budget = self._serving.deadline.total_seconds()
         self._encode = msgspec.json.Encoder().encode
         self._told: set[str] = set()
+        # One thread, which starts when it is first needed: the store and its breaker are asked by one at a time.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="online-store")
 
     @property
     def budget(self) -> float:
@@ -246,7 +273,7 @@ class Predictor:
         """The same for requests that are a frame already, as `frame` gives it, and break no rule."""
         started = self._clock()
         try:
-            found = self._view_values(rows)
+            found = await self._read(rows)
             features = self.bundle.features(rows, found.values)
         except Exception as error:  # noqa: BLE001 - a domain's code may raise anything, and every row gets its answer
             if len(asks) == 1:
@@ -267,8 +294,7 @@ class Predictor:
                 answers=self._answers(asks, scored, rows, features),
                 features=numbers,
                 scores=scored.scores,
-                statuses=found.statuses,
-                revisions=found.revisions,
+                views=found.views,
                 reason=scored.reason or found.reason,
                 complete=found.complete,
                 queue=started - min(asks.received),
@@ -286,8 +312,7 @@ class Predictor:
             answers=AnswerColumns.of([known]),
             features=np.empty((0, len(self.bundle.manifest.features)), dtype=np.float32),
             scores=None,
-            statuses={},
-            revisions={},
+            views={},
             reason="the same request was answered a moment ago",
             complete=True,
         )
@@ -304,8 +329,7 @@ class Predictor:
             answers=self._fall_back(rows, None, asks, range(len(asks))),
             features=np.empty((0, len(self.bundle.manifest.features)), dtype=np.float32),
             scores=None,
-            statuses={},
-            revisions={},
+            views={},
             reason=reason,
             complete=False,
             queue=self._clock() - min(asks.received),
@@ -315,6 +339,7 @@ class Predictor:
         """The answers of a batch as JSON."""
         version, digest = self.bundle.manifest.model_version, self.bundle.digest
         encode, incomplete = self._encode, not batch.complete
+        views = _by_row(batch.views) if batch.views else [{}] * len(batch.asks)
         return [
             encode(
                 Told(
@@ -327,10 +352,11 @@ class Predictor:
                     version,
                     digest,
                     name,
+                    read,
                 )
             )
-            for name, said, probability, confidence, review, source in zip(
-                batch.asks.request_id, *batch.answers, strict=True
+            for name, read, said, probability, confidence, review, source in zip(
+                batch.asks.request_id, views, *batch.answers, strict=True
             )
         ]
 
@@ -342,12 +368,27 @@ class Predictor:
         """The time of a request that comes now, as `Ask.at`."""
         return _micros(self._now())
 
-    def revision(self) -> str:
-        """What the features are made from now, for the cache; empty where the store does not say."""
+    async def revision(self) -> str:
+        """What features are made from now, as `Batch.revision`; of no batch where the store does not say."""
+        if not self._store.remote:
+            return self._publications()
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._publications)
+
+    def _publications(self) -> str:
+        permit = self.store_breaker.permit()
+        if permit is None:
+            return UNKNOWN
+        began = self._clock()
         try:
-            return " ".join(f"{reference}@{self._store.revision(reference)}" for reference in self._views)
+            held = [(view, self._store.revision(pinned(self.bundle, view)) or UNKNOWN) for view in self._views]
         except Unavailable:
-            return ""
+            permit.failed(self._clock() - began)
+            return UNKNOWN
+        except BaseException:
+            permit.cancelled()
+            raise
+        permit.succeeded(self._clock() - began)
+        return _named(held)
 
     def tell(self, reason: str) -> None:
         """Log each reason once: at a thousand requests a second the log would be the next outage."""
@@ -370,30 +411,47 @@ class Predictor:
                 broken[position] = InvalidRequest(faults)
         return broken
 
-    def _view_values(self, rows: pl.DataFrame) -> "_Found":
+    async def _read(self, rows: pl.DataFrame) -> "_Found":
         """Values of all views for some rows; nulls, and a reason, where a view cannot be read."""
-        parts, statuses, revisions, reason = [], {}, {}, ""
+        if not self._store.remote:
+            return self._view_values(rows)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._view_values, rows)
+
+    def _view_values(self, rows: pl.DataFrame) -> "_Found":
+        until = self._clock() + self._budget * STORE_SHARE
+        parts, views, reason = [], {}, ""
         for reference, declared in self._views.items():
-            permit = self._store_breaker.permit()
             began = self._clock()
+            permit = self.store_breaker.permit() if began <= until else None
             try:
                 if permit is None:
-                    raise Unavailable("the online store failed often; it is left alone for a while")
-                check_view_version(self.bundle, self._store, reference)
-                lookup = self._store.lookup(reference, rows, rows.get_column("at"))
-                revisions[reference] = self._store.revision(reference) or ""
+                    why = "failed often; it is left alone for a while" if began <= until else "took its time already"
+                    raise Unavailable(f"the online store {why}")
+                lookup = look_up(self.bundle, self._store, reference, rows)
                 permit.succeeded(self._clock() - began)
                 parts.append(lookup.values)
-                statuses[reference] = lookup.statuses.to_list()
-            except (Unavailable, ViewVersionMismatch) as error:
-                if permit is not None:
+                views[reference] = ViewRead(
+                    lookup.publication,
+                    lookup.statuses.to_list(),
+                    lookup.revisions.to_list(),
+                    lookup.event_time.to_physical().to_list(),
+                )
+            except BaseException as error:
+                told = isinstance(error, Unavailable | ViewVersionMismatch)
+                if permit is not None and told and not isinstance(error, ViewNotPublished | ViewVersionMismatch):
                     permit.failed(self._clock() - began)
+                elif permit is not None:
+                    # What it does not hold, or cannot be asked, says nothing of the store.
+                    permit.cancelled()
+                if not told:
+                    raise
                 reason = str(error)
                 self.tell(reason)
                 parts.append(pl.DataFrame(schema={each.name: each.dtype for each in declared}).clear(rows.height))
-                statuses[reference] = ["unavailable"] * rows.height
+                nothing: list[int | None] = [None] * rows.height
+                views[reference] = ViewRead("", ["unavailable"] * rows.height, nothing, nothing)
         values = pl.concat(parts, how="horizontal") if parts else pl.DataFrame(height=rows.height)
-        return _Found(values, statuses, revisions, reason)
+        return _Found(values, views, reason)
 
     async def _scores(self, numbers: Matrix, deadline: float) -> "_Scores":
         """Calibrated scores and what they say, or why there are none."""
@@ -455,6 +513,12 @@ class Predictor:
         return AnswerColumns.of(found)
 
 
+STORE_SHARE = 0.2
+"""Of a request's budget, after which no further view is asked for."""
+
+UNKNOWN = "?"
+"""Stands for a publication that is not known."""
+
 LEAST_SECONDS = 0.005
 """Time for the fallback chain of a row that waited past its deadline: it answers in well under a millisecond."""
 
@@ -477,8 +541,7 @@ class _Scores(NamedTuple):
 
 class _Found(NamedTuple):
     values: pl.DataFrame
-    statuses: dict[str, list[str]]
-    revisions: dict[str, str]
+    views: dict[str, ViewRead]
     reason: str
 
     @property
@@ -486,22 +549,61 @@ class _Found(NamedTuple):
         return not self.reason
 
 
-def check_view_version(bundle: Bundle, store: OnlineStore, reference: str) -> None:
-    """Make sure that the store offers the version of a view that the model was trained on.
+def look_up(bundle: Bundle, store: OnlineStore, reference: str, rows: pl.DataFrame) -> Lookup:
+    """Values of a view in the version that the model was trained on.
 
     Raises
     ------
-    Unavailable
-        The store holds nothing of this view, or cannot be read.
+    Unavailable, ViewVersionMismatch
+        As `check_view_version`.
+    """
+    try:
+        return store.lookup(pinned(bundle, reference), rows, rows.get_column("at"))
+    except Unavailable:
+        # Asked only now why: whether the version is held costs as much as to read it.
+        check_view_version(bundle, store, reference)
+        raise
+
+
+def pinned(bundle: Bundle, reference: str) -> str:
+    """The view as the store knows it, in the version that the model was trained on."""
+    return f"{reference}@{bundle.manifest.views[reference]}"
+
+
+def check_view_version(bundle: Bundle, store: OnlineStore, reference: str) -> None:
+    """Make sure that the store holds the version of a view that the model was trained on.
+
+    Raises
+    ------
+    ViewNotPublished
+        The store holds nothing of this view.
     ViewVersionMismatch
         It holds another version.
+    Unavailable
+        It cannot be read.
     """
+    if store.revision(pinned(bundle, reference)) is not None:
+        return
     offered = store.version(reference)
     if offered is None:
-        raise Unavailable(f"the online store holds no snapshot of {reference}. Materialise feature_store")
-    trained = bundle.manifest.views[reference]
-    if offered != trained:
-        raise ViewVersionMismatch(reference, trained, offered)
+        raise ViewNotPublished(reference)
+    raise ViewVersionMismatch(reference, bundle.manifest.views[reference], offered)
+
+
+def _named(publications: Iterable[tuple[str, str]]) -> str:
+    return " ".join(f"{view}@{publication}" for view, publication in publications)
+
+
+def _by_row(views: Mapping[str, ViewRead]) -> list[dict[str, dict[str, Any]]]:
+    """By row and view, what an answer says of it."""
+    columns = [
+        [
+            {"status": status, "revision": revision}
+            for status, revision in zip(read.statuses, read.revisions, strict=True)
+        ]
+        for read in views.values()
+    ]
+    return [dict(zip(views, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _micros(at: datetime) -> int:

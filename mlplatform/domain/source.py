@@ -9,6 +9,7 @@ from typing import Protocol
 import polars as pl
 
 from mlplatform.domain.column import Column, Contract
+from mlplatform.errors import DeclarationError
 
 
 class Landing(Protocol):
@@ -90,6 +91,32 @@ class Query:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Facts that are sent one by one as they happen: to `POST /facts/<source>` of a gateway, or to `mlplatform stream`.
+
+    They are kept in the platform's home, each once however often it was sent; a day lands when it is over. A fact that
+    comes later still is a correction of its day.
+    """
+
+    time: str
+    """Column of the contract (Datetime us, UTC) that tells which day a row is of: when the fact became known."""
+
+    grace: timedelta = timedelta(minutes=5)
+    """How long after a day its rows still come in: no sooner is it complete. Too short costs corrections, not truth."""
+
+    empty_days: bool = False
+    """Whether a day without a row is one on which nothing happened. False: it is still to come, and windows over it
+    wait, which is right where a silent sender is more likely than a silent day."""
+
+    since: date | None = None
+    """First day that is the stream's, of a source that landed in another way before: a late fact of an earlier day
+    would otherwise be all that there is of it, and the correction would take the rest away. None: every day is."""
+
+    def __str__(self) -> str:
+        return "the facts that were streamed"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Where facts come from, one landing a day, and how their base table is made."""
 
@@ -103,13 +130,23 @@ class Source:
     base_columns: tuple[Column, ...]
     """What `base` gives, `event_time` not listed."""
 
-    landing: Landing | Folder | Bucket | Query | str | None = None
+    landing: Landing | Folder | Bucket | Query | Stream | str | None = None
     """Where its days land. None: `<domain>/<source>` in the platform's landing place. An object with `list` and `read`
     opens nothing before it is asked: a serving host has it too. One that needs a library which a serving host has not
     is named, `module:object`, and imported when it is asked."""
 
     absent: frozenset[date] = frozenset()
     """Days on which the source is known to have sent nothing; a window may pass over them."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.landing, Stream):
+            return
+        times = [column.name for column in self.contract.columns if column.dtype == pl.Datetime("us", "UTC")]
+        if self.landing.time not in times:
+            raise DeclarationError(
+                f"{self.name} is streamed by {self.landing.time!r}, which is no column of type Datetime('us', 'UTC') "
+                f"of its contract; there is {', '.join(times) or 'none'}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

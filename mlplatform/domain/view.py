@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 
+from mlplatform.errors import DeclarationError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
@@ -21,8 +23,31 @@ class Feature:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Daily:
+    """Values are published once a day, when the partition is: an hour after midnight UTC, unless declared otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsFactsArrive:
+    """Values of an entity are published whenever a fact of it arrives, and for all entities at the end of the day.
+
+    The function must give an entity the same values whether the facts of others are in the window or not: only the
+    entities that a fact touches are computed. `mlplatform stream` publishes; without it, this view is a daily one.
+    """
+
+    every: timedelta
+    """The cadence at which history is computed for the days of which nobody recorded what was published when: at each
+    such instant of the day, for the entities with new facts. The shorter, the closer to what streaming serves, and the
+    dearer: one evaluation of the function per instant. It parts a day evenly."""
+
+    def __post_init__(self) -> None:
+        if self.every <= timedelta(0) or timedelta(days=1) % self.every:
+            raise DeclarationError(f"a view cannot be published every {self.every}: that does not part a day evenly")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeatureView:
-    """Features of one entity, computed once a day from the facts of a trailing window."""
+    """Features of one entity, computed from the facts of a trailing window."""
 
     name: str
     meaning: str
@@ -45,6 +70,9 @@ class FeatureView:
     and the features. A column `event_time` (Datetime us, UTC) may tell when the value was last true (a report's own
     time); without it, the end of the window counts. Pure, and exact whatever the order of the rows: sum integers,
     divide once."""
+
+    schedule: Daily | AsFactsArrive = Daily()
+    """When values are published. Training sees exactly the staleness that it leads to, so it is part of the version."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The feature pipeline as Dagster assets: one per stage, partitioned by day, all six made by one step.
+"""The feature pipeline as Dagster assets: one per stage and the online store, by day, all made by one step.
 
 One asset holds all tables of its stage. A finer graph would be nicer to look at, but Dagster on SQLite spends about
 8 ms on each event of an asset and a partition: with one asset per table, half a year would take a minute of them.
@@ -31,16 +31,23 @@ from mlplatform.features.checks import (
     last_evaluations,
     look_again,
     naming_materialisations,
+    streamed_check,
+    streamed_evaluations,
 )
 from mlplatform.features.failures import open_failures
 from mlplatform.features.partitions import daily, trailing
+from mlplatform.features.publish import published_days
 from mlplatform.features.stage import Revision
-from mlplatform.features.tables import Tables, is_of, stages
+from mlplatform.features.tables import Tables, is_of, online_store, stages
 from mlplatform.provenance.code_version import declaration_version
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.run_process import announce_run
 
-kinds = {"raw": {"parquet", "deltalake"}, "validated": {"greatexpectations", "deltalake"}}
+kinds = {
+    "raw": {"parquet", "deltalake"},
+    "validated": {"greatexpectations", "deltalake"},
+    online_store: {"lmdb", "redis"},
+}
 upstream = {
     "raw": (),
     "validated": ("raw",),
@@ -48,6 +55,7 @@ upstream = {
     "base": ("validated",),
     "derived": ("base",),
     "feature_store": ("base", "derived"),
+    online_store: ("feature_store",),
 }
 
 only_due_tag = "mlplatform/only_due"
@@ -60,12 +68,12 @@ def stage_key(domain: Domain, stage: str) -> dg.AssetKey:
 
 
 def feature_assets(domain: Domain) -> dg.AssetsDefinition:
-    """The six stages of one domain."""
+    """The six stages of one domain, and the online store after them."""
 
     @dg.multi_asset(
         name=f"{domain.name}_stages",
-        specs=[_spec(domain, stage) for stage in stages],
-        check_specs=[contract_check(domain)],
+        specs=[_spec(domain, stage) for stage in (*stages, online_store)],
+        check_specs=[contract_check(domain), *streamed_check(domain)],
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
     )
@@ -74,7 +82,9 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[None]]:
         announce_run(platform.home, context.run.run_id)
         days = list(context.partition_keys)
-        selected = [stage for stage in stages if stage_key(domain, stage) in context.selected_asset_keys]
+        selected = [
+            stage for stage in (*stages, online_store) if stage_key(domain, stage) in context.selected_asset_keys
+        ]
         whole = pipeline.Outcome()
         made: set[tuple[str, str]] = set()
         chain = run_chain(
@@ -97,7 +107,7 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
                     context.log_event(_materialisation(domain, stage, day, revisions, data_docs(pages)))
                     made.add((stage, day))
             if stage == "validated":
-                for result in naming_materialisations(context.instance, domain, judged):
+                for result in naming_materialisations(context.instance, judged):
                     context.log_event(result)
             if stage == "raw":
                 unread |= outcome.failed.keys()
@@ -106,8 +116,11 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
         lost = untold(context.instance, platform, domain, days)
         # Dagster shows what a failed run has planned and not made as failed, also where it was up to date.
         stood = set(days) - whole.failed.keys() if whole.failed else set[str]()
+        # A publication tells of the days that were asked for as the stages do, though it reads only what has changed.
+        asked = set[str]() if only_due_tag in context.run.tags else set(days) - whole.failed.keys()
         for stage in selected:
-            for day, revisions in _current(platform, domain, stage, sorted(stood | set(lost[stage]))).items():
+            again = stood | set(lost[stage]) | (asked if stage == online_store else set())
+            for day, revisions in _current(platform, domain, stage, sorted(again)).items():
                 if (stage, day) not in made:
                     context.log_event(_materialisation(domain, stage, day, revisions, {}))
         if "validated" in selected:
@@ -115,9 +128,13 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
             kept = list(
                 last_evaluations(context.instance, domain, [day for day in left if day not in lost["validated"]])
             )
-            again = look_again(platform, domain, sorted(set(left) - {str(each.partition) for each in kept}))
-            kept += evaluations(domain, again, judge(platform, domain, again))
-            for result in naming_materialisations(context.instance, domain, kept):
+            unjudged = look_again(platform, domain, sorted(set(left) - {str(each.partition) for each in kept}))
+            kept += evaluations(domain, unjudged, judge(platform, domain, unjudged))
+            for result in naming_materialisations(context.instance, kept):
+                context.log_event(result)
+        if "feature_store" in selected:
+            streamed = streamed_evaluations(platform, domain, sorted(set(days) - whole.failed.keys()))
+            for result in naming_materialisations(context.instance, streamed):
                 context.log_event(result)
         pipeline.raise_failures(whole)
         # What was made has been reported; a plain function would have to return an output for each stage.
@@ -137,7 +154,7 @@ def untold(
     """
     failed = {(each.stage, each.day) for each in open_failures(platform, domain, days)}
     found = {}
-    for stage in stages:
+    for stage in (*stages, online_store):
         told = instance.event_log_storage.get_latest_tags_by_partition(
             stage_key(domain, stage), dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
         )
@@ -167,7 +184,8 @@ def _spec(domain: Domain, stage: str) -> dg.AssetSpec:
 
 
 def _code_version(domain: Domain, stage: str) -> str:
-    return declaration_version(pipeline.table_versions(domain, stage))
+    # What is published is nothing but the rows of the views: their code is its code.
+    return declaration_version(pipeline.table_versions(domain, "feature_store" if stage == online_store else stage))
 
 
 def _materialisation(
@@ -184,7 +202,14 @@ def _materialisation(
 def _current(
     platform: Platform, domain: Domain, stage: str, days: Sequence[str] | None
 ) -> dict[str, dict[str, Revision]]:
-    """By day, the current revision of each table of a stage; without days that lack one not declared absent."""
+    """By day, the current revision of each table of a stage; without days that lack one not declared absent.
+
+    Of the online store, the revisions that it was made from.
+    """
+    if stage == online_store:
+        published = published_days(platform, domain)
+        current = _current(platform, domain, "feature_store", days)
+        return {day: revisions for day, revisions in current.items() if day in published}
     tables = {name: store.current(days) for name, store in Tables(platform, domain).of(stage).items()}
     whole = {}
     for day in sorted(set().union(*tables.values())):
@@ -235,7 +260,7 @@ def _column_schema(domain: Domain, stage: str) -> dg.TableSchema:
     """Columns of all tables of the stage as `table.column`, with unit and meaning."""
     declared: dict[str, Sequence[Any]]
     match stage:
-        case "feature_store":
+        case "feature_store" | "online_store":
             declared = {view.name: view.features for view in domain.views}
         case "derived":
             declared = {derived.name: derived.columns for derived in domain.derived}
@@ -288,8 +313,15 @@ _texts: dict[str, Callable[[Domain], str]] = {
             (view.name, f"{view.meaning} ({len(view.features)} features of {', '.join(view.entity)})")
             for view in domain.views
         )
-        + "\n\nA window asserts that every day it needs is there; one that is not fails the partition. The newest "
-        "values also go to the online store, which requests are answered from."
+        + "\n\nA window asserts that every day it needs is there; one that is not fails the partition."
+    ),
+    online_store: lambda domain: (
+        "What requests are answered from: of each entity the newest values by event time, then by revision, and those "
+        "that are served until they are available (LMDB in the home folder, or Redis).\n\n"
+        + _listed((view.name, f"{', '.join(view.entity)}, for {view.ttl}") for view in domain.views)
+        + "\n\nA partition is stale when the features of its day have another revision than the one that was "
+        "published. A correction that took a row away brings the value before it back. Empty the store to have it "
+        "built anew from the tables: the next run does it, beside what is served."
     ),
 }
 

@@ -19,8 +19,8 @@ from mlplatform.errors import IncompleteWindow
 from mlplatform.features.failures import Failure, open_failures, record_failures
 from mlplatform.features.landing import Landed, days_landed_by_all, landed
 from mlplatform.features.pipeline import Outcome, made_from_now, pending, run, steps, table_versions
-from mlplatform.features.publish import publish_snapshots, unpublished
-from mlplatform.features.tables import Tables, is_of, stages
+from mlplatform.features.publish import publish_values, unpublished
+from mlplatform.features.tables import Tables, is_of, online_store, stages
 from mlplatform.features.view import look_back_days
 from mlplatform.provenance.code_version import declaration_version
 from mlplatform.provenance.platform import Platform
@@ -108,12 +108,12 @@ def run_chain(
     days: Sequence[str],
     *,
     run_id: str,
-    selected: Sequence[str] = stages,
+    selected: Sequence[str] = (*stages, online_store),
     only_due: bool = False,
 ) -> Generator[tuple[str, Outcome]]:
     """Take days through the selected stages; gives each stage's outcome as soon as it is there.
 
-    With `feature_store` selected its newest values are published to the online store, before it is given.
+    With `online_store` selected the newest values are published, after the last stage is given.
 
     What fails is kept as an open failure, what is made good is closed, also when whoever iterates stops early.
 
@@ -135,9 +135,9 @@ def run_chain(
         _record(platform, domain, stage, days, outcome, run_id)
         for day in outcome.failed:
             stopped.setdefault(day, stage)
-        if stage == "feature_store":
-            publish_snapshots(platform, domain)
         yield stage, outcome
+    if online_store in selected:
+        publish_values(platform, domain)
 
 
 def _record(platform: Platform, domain: Domain, stage: str, days: Sequence[str], outcome: Outcome, run_id: str) -> None:

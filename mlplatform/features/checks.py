@@ -21,14 +21,19 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster_shared.record import replace
 
 from mlplatform.domain.domain import Domain
+from mlplatform.domain.view import AsFactsArrive
 from mlplatform.errors import ContractBroken, DataError, DeclarationError
 from mlplatform.features import contract
 from mlplatform.features.failures import open_failures
 from mlplatform.features.partitions import daily
 from mlplatform.features.pipeline import Fault, Outcome, steps
 from mlplatform.features.rules import Checked, check
+from mlplatform.features.streamed_check import compare_streamed, instants_at_most
 from mlplatform.features.tables import Tables, is_of
 from mlplatform.provenance.platform import Platform
+
+differences_shown = 20
+"""Of a day; all of them have one cause more often than not."""
 
 
 def contract_key(domain: Domain) -> dg.AssetCheckKey:
@@ -56,6 +61,55 @@ def contract_check(domain: Domain) -> dg.AssetCheckSpec:
             partitions_def=daily(domain),
             description="Every source keeps its contract, as Great Expectations judges the rows that break each rule. "
             "Rows in quarantine make it a warning; a broken blocking rule stops the day.",
+        )
+
+
+def streamed_key(domain: Domain) -> dg.AssetCheckKey:
+    """Key of the check: `streamed_equals_batch` on `domain/feature_store`."""
+    return dg.AssetCheckKey(dg.AssetKey([domain.name, "feature_store"]), "streamed_equals_batch")
+
+
+def streamed_check(domain: Domain) -> list[dg.AssetCheckSpec]:
+    """The check `streamed_equals_batch`, partitioned by day; none where no view is published as facts arrive."""
+    if not any(isinstance(view.schedule, AsFactsArrive) for view in domain.views):
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                streamed_key(domain).name,
+                asset=streamed_key(domain).asset_key,
+                partitions_def=daily(domain),
+                description="What was streamed within the day, computed again from the tables, is equal to the bit: "
+                f"{instants_at_most} instants of each view, chosen by hash, or all where there are no more. Names "
+                "feature, entity and instant of what is not.",
+            )
+        ]
+
+
+def streamed_evaluations(platform: Platform, domain: Domain, days: Iterable[str]) -> Iterator[dg.AssetCheckEvaluation]:
+    """The result of each day; nothing where no view is published as facts arrive."""
+    for day in days if streamed_check(domain) else ():
+        metadata: dict[str, Any] = {}
+        try:
+            compared = compare_streamed(platform, domain, day)
+        except (DataError, DeclarationError) as error:
+            told, passed = str(error), False
+        else:
+            shown = [str(each) for each in compared.differences[:differences_shown]]
+            told, passed = "; ".join(shown[:3]), not compared.differences
+            metadata = {"instants": compared.instants, "values": compared.values}
+            if shown:
+                metadata["differences"] = len(compared.differences)
+                metadata["shown"] = dg.MetadataValue.md("\n".join(f"* {each}" for each in shown))
+        yield dg.AssetCheckEvaluation(
+            asset_key=streamed_key(domain).asset_key,
+            check_name=streamed_key(domain).name,
+            passed=passed,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"{day}: {told}" if told else None,
+            metadata=metadata,
+            partition=day,
         )
 
 
@@ -158,11 +212,12 @@ def look_again(platform: Platform, domain: Domain, days: Iterable[str]) -> Outco
 
 
 def naming_materialisations(
-    instance: dg.DagsterInstance, domain: Domain, evaluations: Iterable[dg.AssetCheckEvaluation]
+    instance: dg.DagsterInstance, evaluations: Iterable[dg.AssetCheckEvaluation]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """The results, each with the newest materialisation of its day; log them after the materialisations of the run."""
+    """The results of one check, each with the newest materialisation of its day; log them after those of the run."""
     by_day = {str(each.partition): each for each in evaluations}
-    targets = _newest_materialisations(instance, contract_key(domain).asset_key, list(by_day))
+    assets = {each.asset_key for each in by_day.values()}
+    targets = _newest_materialisations(instance, assets.pop(), list(by_day)) if assets else {}
     for day, each in by_day.items():
         yield replace(each, target_materialization_data=targets.get(day))
 

@@ -14,12 +14,14 @@ from datetime import date, timedelta
 import polars as pl
 
 from mlplatform.domain.domain import Domain
-from mlplatform.domain.source import Bucket, Folder, Landing, Query, Source
+from mlplatform.domain.source import Bucket, Folder, Landing, Query, Source, Stream
 from mlplatform.errors import DataError, DeclarationError
+from mlplatform.features.fact_log import fact_folder
 from mlplatform.features.landing_bucket import LandingBucket
 from mlplatform.features.landing_files import day_of
 from mlplatform.features.landing_folder import LandingFolder
 from mlplatform.features.landing_query import LandingQuery
+from mlplatform.features.landing_stream import LandingStream
 from mlplatform.features.rules import cast_to_contract
 from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
@@ -37,7 +39,7 @@ class Landed:
     """Name -> why it is not taken in."""
 
 
-def place_of(platform: Platform, domain: Domain, source: Source) -> Landing | Folder | Bucket | Query | str:
+def place_of(platform: Platform, domain: Domain, source: Source) -> Landing | Folder | Bucket | Query | Stream | str:
     """Where a source lands: what it declares, else its folder in the platform's landing place. As text it is told."""
     if source.landing is not None:
         return source.landing
@@ -57,10 +59,35 @@ def landing_of(platform: Platform, domain: Domain, source: Source) -> Landing:
         case Query() as place:
             url = database_url(place.url_variable)
             return LandingQuery(place, url, first=domain.start, last=domain.end, clock=platform.clock)
+        case Stream():
+            return landing_stream(platform, domain, source)
         case str() as named:
             return _imported(named, f"{domain.name}/{source.name}")
         case own:
             return own
+
+
+def landing_stream(platform: Platform, domain: Domain, source: Source) -> LandingStream:
+    """The days of a source that is streamed.
+
+    Raises
+    ------
+    DeclarationError
+        It is not.
+    """
+    if not isinstance(source.landing, Stream):
+        raise DeclarationError(
+            f"{domain.name}/{source.name} lands in {place_of(platform, domain, source)}. To send its facts as they "
+            "happen, declare `landing=Stream(time=…)`"
+        )
+    return LandingStream(
+        fact_folder(platform.home, domain.name, source.name),
+        source.landing,
+        source.contract,
+        platform.clock,
+        first=domain.start,
+        last=domain.end,
+    )
 
 
 def landed(platform: Platform, domain: Domain, source: Source) -> Landed:

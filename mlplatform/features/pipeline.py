@@ -16,7 +16,7 @@ import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Derived, Source
-from mlplatform.domain.view import FeatureView
+from mlplatform.domain.view import AsFactsArrive, FeatureView
 from mlplatform.errors import (
     ChangedWhileRead,
     ContractBroken,
@@ -32,9 +32,11 @@ from mlplatform.errors import (
 from mlplatform.features.landing import landed, place_of, read_landed
 from mlplatform.features.rules import Checked, check
 from mlplatform.features.stage import Draft, Revision, Stage, Written
+from mlplatform.features.streamed_record import values_record
 from mlplatform.features.tables import Tables, available_at, clocks, day_range, partition_end
 from mlplatform.features.version import view_version
 from mlplatform.features.view import compute_view, look_back_days
+from mlplatform.features.within_day import history_within
 from mlplatform.provenance.code_version import code_version, declaration_version
 from mlplatform.provenance.platform import Platform
 
@@ -135,7 +137,7 @@ def steps(platform: Platform, domain: Domain, stage: str) -> list[Step]:
         case "derived":
             return [_derived(domain, tables, derived) for derived in domain.derived]
         case "feature_store":
-            return [_view(domain, tables, view) for view in domain.views]
+            return [_view(platform, domain, tables, view) for view in domain.views]
     raise DeclarationError(f"no stage is called {stage!r}")
 
 
@@ -204,6 +206,40 @@ def run(platform: Platform, domain: Domain, stage: str, partitions: Sequence[str
             _run_step(platform, domain, step, chunk, run_id, outcome)
         outcome.found[step.table] = step.found
     return outcome
+
+
+def facts_so_far(domain: Domain, tables: Tables, table: str, day: str, raw: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """What the stages make of a day that is not over: the rows of a facts table, from those that have come so far.
+
+    The same code, in the same order of the rows, so that it is what the table will hold if nothing more comes. Rules
+    over the whole day (how many rows it has) are judged when it is over.
+
+    Parameters
+    ----------
+    table : a derived table, or a source for its base table
+    raw : rows of each source that it is made from, by name, in the types of its contract
+
+    Raises
+    ------
+    MlplatformError
+        The domain's code raises over these rows, or gives what it does not declare.
+    """
+    sources = next((each.inputs for each in domain.derived if each.name == table), (table,))
+    bases = {}
+    for name in sources:
+        source = domain.source(name)
+        landed_rows = tables.raw(name).ordered(raw[name])
+        kept = check(landed_rows, source.contract, end=partition_end(day)).kept
+        base = tables.base(name)
+        made = _base_rows(domain, tables, source, day, tables.validated(name).ordered(kept))
+        base.refuse_undeclared(day, made)
+        bases[name] = base.ordered(made)
+    for derived in domain.derived:
+        if derived.name == table:
+            made = _derived_rows(domain, tables, derived, day, bases)
+            tables.derived(table).refuse_undeclared(day, made)
+            return tables.derived(table).ordered(made)
+    return bases[table]
 
 
 def raise_failures(outcome: Outcome) -> None:
@@ -382,13 +418,7 @@ def _base(domain: Domain, tables: Tables, source: Source) -> Step:
     validated = _Upstream("validated", source, tables.validated(source.name))
 
     def rows(day: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-        return _with_clocks(
-            f"base of {source.name}",
-            _given(source.base, f"base of {source.name}", day, frames[source.name]),
-            tables.base(source.name),
-            domain,
-            day,
-        )
+        return _base_rows(domain, tables, source, day, frames[source.name])
 
     return _same_day(
         "base", source.name, tables.base(source.name), table_versions(domain, "base")[source.name], [validated], rows
@@ -399,14 +429,7 @@ def _derived(domain: Domain, tables: Tables, derived: Derived) -> Step:
     upstream = [_Upstream("base", domain.source(name), tables.base(name)) for name in derived.inputs]
 
     def rows(day: str, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-        plain = {name: frame.drop("available_at") for name, frame in frames.items()}
-        return _with_clocks(
-            f"derived {derived.name}",
-            _given(derived.function, f"derived {derived.name}", day, plain),
-            tables.derived(derived.name),
-            domain,
-            day,
-        )
+        return _derived_rows(domain, tables, derived, day, frames)
 
     return _same_day(
         "derived",
@@ -418,10 +441,37 @@ def _derived(domain: Domain, tables: Tables, derived: Derived) -> Step:
     )
 
 
-def _view(domain: Domain, tables: Tables, view: FeatureView) -> Step:
+def _base_rows(domain: Domain, tables: Tables, source: Source, day: str, rows: pl.DataFrame) -> pl.DataFrame:
+    what = f"base of {source.name}"
+    return _with_clocks(what, given(source.base, what, day, rows), tables.base(source.name), domain, day)
+
+
+def _derived_rows(
+    domain: Domain, tables: Tables, derived: Derived, day: str, frames: Mapping[str, pl.DataFrame]
+) -> pl.DataFrame:
+    what = f"derived {derived.name}"
+    plain = {name: frame.drop("available_at") for name, frame in frames.items()}
+    return _with_clocks(what, given(derived.function, what, day, plain), tables.derived(derived.name), domain, day)
+
+
+def _view(platform: Platform, domain: Domain, tables: Tables, view: FeatureView) -> Step:
     facts = tables.facts(view.facts)
     label = facts.name.removeprefix(f"{domain.name}/")
-    absent = _absent_days(domain, view.facts)
+    absent = absent_days(domain, view.facts)
+    streamed = isinstance(view.schedule, AsFactsArrive)
+    record = values_record(platform.home, domain, view, platform.clock) if streamed else None
+
+    def recorded(day: str) -> list[str]:
+        """What was published within the day, as an input; nothing for a day before anything was recorded."""
+        since = record.first_day() if record else None
+        if record is None or since is None or date.fromisoformat(day) < since:
+            return []
+        return [f"streamed/{view.name}/{day}@{record.entries(date.fromisoformat(day))}"]
+
+    def within(day: str, known: pl.DataFrame, published: Sequence[str]) -> pl.DataFrame:
+        if record is None or not published:
+            return given(history_within, f"view {view.name}", day, view, known, partition_end(day))
+        return record.rows(date.fromisoformat(day), date.fromisoformat(day)).drop("_instant")
 
     def window(day: str) -> list[str]:
         last = date.fromisoformat(day)
@@ -437,7 +487,8 @@ def _view(domain: Domain, tables: Tables, view: FeatureView) -> Step:
             if lacking:
                 missing[day] = IncompleteWindow(view.name, day, lacking)
             else:
-                inputs[day] = tuple(sorted(f"{label}/{each}@{current[each].number}" for each in days))
+                facts_read = [f"{label}/{each}@{current[each].number}" for each in days]
+                inputs[day] = tuple(sorted(facts_read + recorded(day)))
                 known_at[day] = max(current[each].known_at for each in days)
         return Plan(inputs, dict(missing), known_at)
 
@@ -452,8 +503,12 @@ def _view(domain: Domain, tables: Tables, view: FeatureView) -> Step:
             known = pl.concat(held.values() or [facts_of(day)]).drop("available_at")
             if not known["event_time"].is_sorted():
                 known = known.sort("event_time", maintain_order=True)
-            computed = _given(compute_view, f"view {view.name}", day, view, known, partition_end(day))
-            return computed.with_columns(available_at=pl.lit(available_at(domain, day), dtype=clocks["available_at"]))
+            computed = given(compute_view, f"view {view.name}", day, view, known, partition_end(day))
+            ended = computed.with_columns(available_at=pl.lit(available_at(domain, day), dtype=clocks["available_at"]))
+            if not streamed:
+                return ended
+            published = [name for name in planned.inputs[day] if name.startswith("streamed/")]
+            return pl.concat([ended, within(day, known, published)])
 
         return rows
 
@@ -515,7 +570,7 @@ def _same_day(
     return Step(stage, table, store, version, plan, read)
 
 
-def _given(function: Callable[..., pl.DataFrame], what: str, day: str, *arguments: Any) -> pl.DataFrame:
+def given(function: Callable[..., pl.DataFrame], what: str, day: str, *arguments: Any) -> pl.DataFrame:
     """What the domain's own code gives for a day; whatever it raises is a failure of that day, not of its run.
 
     Raises
@@ -526,17 +581,17 @@ def _given(function: Callable[..., pl.DataFrame], what: str, day: str, *argument
         It gave no data frame.
     """
     try:
-        given = function(*arguments)
+        result = function(*arguments)
     except MlplatformError:
         raise
     except Exception as error:  # it may raise anything, and one odd day must not hold the others back
         raise DomainCodeRaised(what, day, error) from error
-    if not isinstance(given, pl.DataFrame):
-        raise DeclarationError(f"{what} gives a {type(given).__name__} for {day}. Let it return a Polars DataFrame")
-    return given
+    if not isinstance(result, pl.DataFrame):
+        raise DeclarationError(f"{what} gives a {type(result).__name__} for {day}. Let it return a Polars DataFrame")
+    return result
 
 
-def _absent_days(domain: Domain, table: str) -> frozenset[date]:
+def absent_days(domain: Domain, table: str) -> frozenset[date]:
     """Days on which a derived table has nothing because none of its sources sent anything."""
     for derived in domain.derived:
         if derived.name == table:

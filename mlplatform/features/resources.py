@@ -18,6 +18,7 @@ def platform_from_settings() -> Platform:
         mlflow_uri=told.mlflow_uri,
         tables=told.tables,
         landings=told.landings,
+        online_store=told.online_store,
         storage_options=told.storage_options,
         # One client for all: it is safe to share, and takes 0.3 s to make.
         s3=cache(lambda: s3_client(told)),

@@ -304,6 +304,10 @@ class Stage:
         """Read the rows of all revisions, by partition and number, with `_partition`, `_revision` and `_known_at`."""
         return self._rows(self._listing(partitions), columns, provenance=True)
 
+    def ordered(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows in the columns and the order in which the table would give them back."""
+        return _sorted(rows.select(self.schema.names()), self.sort_by)
+
     def refuse_undeclared(self, partition: str, rows: pl.DataFrame) -> None:
         """Let rows pass that are as the schema says; `append` does so too, for all of its drafts at once.
 
@@ -326,8 +330,7 @@ class Stage:
         if not partition:
             raise DataError(f"{self.name}: a partition needs a name")
         self.refuse_undeclared(partition, draft.rows)
-        rows = draft.rows.select(self.schema.names())
-        rows = _sorted(rows, self.sort_by)
+        rows = self.ordered(draft.rows)
         revision = Revision(
             partition=partition,
             number=0,

@@ -14,6 +14,9 @@ from mlplatform.provenance.platform import Platform
 stages = ("raw", "validated", "quarantine", "base", "derived", "feature_store")
 """In the order in which they are made."""
 
+online_store = "online_store"
+"""The asset after the stages. It has no table: it is what the newest rows of the last one are served from."""
+
 clocks = {"event_time": instant, "available_at": instant}
 
 

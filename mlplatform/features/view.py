@@ -1,6 +1,6 @@
 """How a declared view is computed, and how a model's inputs are put together: the same code offline and online.
 
-What it refuses: a view whose function gives other columns or types than it declares, a key twice, or rows for no key.
+What it refuses: a view whose function gives other columns or types than it declares, a key twice, or a time to come.
 Stores, clocks and tables are none of its business: it takes frames and gives frames.
 """
 
@@ -12,7 +12,7 @@ import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
-from mlplatform.domain.view import Feature, FeatureView
+from mlplatform.domain.view import AsFactsArrive, Feature, FeatureView
 from mlplatform.errors import DeclarationError
 
 instant = pl.Datetime("us", "UTC")
@@ -34,7 +34,7 @@ def compute_view(view: FeatureView, facts: pl.DataFrame, at: datetime) -> pl.Dat
     Raises
     ------
     DeclarationError
-        The function gives other columns, types or a key twice.
+        The function gives other columns, types, a key twice or a time after `at`.
     """
     inside = facts["event_time"].is_between(at - view.look_back, at, closed="left")
     # Whole partitions mostly are the window, and need no copy.
@@ -48,12 +48,20 @@ def compute_view(view: FeatureView, facts: pl.DataFrame, at: datetime) -> pl.Dat
     computed = computed.select(list(expected)).sort(view.entity)
     if computed.select(pl.struct(view.entity).is_duplicated().any()).item():
         raise DeclarationError(f"view {view.name} gives an entity twice. Group by {', '.join(view.entity)}")
+    # A historical read looks for a value in the partitions up to its own day, and would miss one dated ahead.
+    newest = computed.get_column("event_time").max()
+    if isinstance(newest, datetime) and newest > at:
+        raise DeclarationError(
+            f"view {view.name} gives the event time {newest.isoformat()}, which is after the end of its window, "
+            f"{at.isoformat()}. Date a value by its facts, or leave `event_time` out: then it is that end"
+        )
     return computed
 
 
 def look_back_days(view: FeatureView) -> int:
-    """Daily partitions that a window touches, its own day included."""
-    return max(1, -(-view.look_back // timedelta(days=1)))
+    """Daily partitions that a window touches, its own day included; one that ends within the day begins within one."""
+    within = isinstance(view.schedule, AsFactsArrive)
+    return max(1, -(-view.look_back // timedelta(days=1))) + within
 
 
 def view_features(domain: Domain, model: ModelSpec) -> dict[str, tuple[Feature, ...]]:

@@ -20,6 +20,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import msgspec
@@ -74,6 +75,24 @@ def gaps_table(platform: Platform, domain: Domain) -> str:
     return f"{platform.tables}/{domain.name}/prediction_log_gaps"
 
 
+def logged(platform: Platform, domain: Domain, day: str) -> pl.LazyFrame | None:
+    """Rows of one day of the log; None: nothing was ever logged."""
+    uri, options = log_table(platform, domain), _options(platform)
+    if not DeltaTable.is_deltatable(uri, options):
+        return None
+    return pl.scan_delta(uri, storage_options=options).filter(pl.col("day") == date.fromisoformat(day))
+
+
+def answers_by_day(platform: Platform, domain: Domain) -> dict[str, int]:
+    """ISO day -> answers in the log, from its metadata alone: no file is opened."""
+    uri, options = log_table(platform, domain), _options(platform)
+    if not DeltaTable.is_deltatable(uri, options):
+        return {}
+    files = pl.DataFrame(DeltaTable(uri, storage_options=options).get_add_actions(flatten=True))
+    days = files.group_by(pl.col("partition.day").cast(pl.Date)).agg(pl.col("num_records").sum())
+    return {day.isoformat(): int(rows) for day, rows in days.sort("partition.day").iter_rows()}
+
+
 def pick_up(platform: Platform, domain: Domain) -> Picked:
     """Append every finished segment of a domain to its tables, and delete it.
 
@@ -115,7 +134,7 @@ def append(platform: Platform, domain: Domain, segments: Sequence[_Segment]) -> 
         for each in segments
         if each.dropped
     ]
-    options = dict(platform.storage_options) if platform.storage_options else None
+    options = _options(platform)
     # The gaps first: the rows are what is looked at to tell what is new.
     _append_unknown(gaps_table(platform, domain), gaps, _gaps_schema, [], options)
     day = {"day": pl.Date()}
@@ -151,6 +170,8 @@ def _append_unknown(
                     table,
                     pl.concat([each.rows for each in unknown]),
                     mode="append",
+                    # A table of an earlier version gets the columns that came since.
+                    schema_mode="merge",
                     commit_properties=CommitProperties(app_transactions=known_by),
                 )
             return unknown
@@ -163,6 +184,10 @@ def _append_unknown(
                 "the segments stay, and the next pick-up takes them"
             ) from error
     return []
+
+
+def _options(platform: Platform) -> dict[str, str] | None:
+    return dict(platform.storage_options) if platform.storage_options else None
 
 
 def _groups(paths: Sequence[Path]) -> list[list[Path]]:

@@ -72,6 +72,10 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """Why the answer is degraded."""
     table: bytes = b""
     """The requests as an Arrow IPC stream, where they came as a table; then `request` is empty."""
+    value_revisions: dict[str, list[int | None]] = {}
+    """View -> revision of the partition that the values come from, by row; None where not present."""
+    event_times: dict[str, list[int | None]] = {}
+    """View -> when the values were last true, microseconds since the epoch, UTC, by row."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -122,7 +126,16 @@ schema: Mapping[str, pl.DataType] = {
     "request": pl.String(),
     "features": pl.List(pl.Float32()),
     "views": pl.List(
-        pl.Struct({"view": pl.String(), "version": pl.String(), "revision": pl.String(), "status": pl.String()})
+        pl.Struct(
+            {
+                "view": pl.String(),
+                "version": pl.String(),
+                "revision": pl.String(),
+                "status": pl.String(),
+                "value_revision": pl.Int64(),
+                "event_time": pl.Datetime("us", "UTC"),
+            }
+        )
     ),
     **{f"{phase}_us": pl.Int64() for phase in phases},
 }
@@ -130,7 +143,8 @@ schema: Mapping[str, pl.DataType] = {
 
 As `Batch` says, and: `prediction` as text (a domain has models of several tasks; the numbers are in `scores`);
 `features` in the order of the manifest, NaN where missing, null where they could not be computed; `views` what was read
-of the online store; a phase is null where it was not gone through."""
+of the online store, where `revision` names what the store held, and `event_time` and `value_revision` the very row of
+the view's table; a phase is null where it was not gone through."""
 
 
 def frame(batches: Sequence[Batch]) -> pl.DataFrame:
@@ -175,18 +189,24 @@ def _joined(parts: Iterable[Iterable[Any]]) -> list[Any]:
 def _requests(batch: Batch) -> list[str]:
     """As JSON."""
     if batch.table:
-        return pl.read_ipc_stream(io.BytesIO(batch.table)).write_ndjson().splitlines()
+        return pl.read_ipc_stream(io.BytesIO(batch.table)).write_ndjson().split("\n")[:-1]
     return [each.decode(errors="replace") for each in batch.request]
 
 
-def _views(batch: Batch) -> Iterable[list[dict[str, str | None]]]:
+def _at(by_view: Mapping[str, Sequence[Any]], view: str, row: int) -> Any:
+    return by_view[view][row] if view in by_view else None
+
+
+def _views(batch: Batch) -> Iterable[list[dict[str, str | int | None]]]:
     for row in range(len(batch.request_id)):
         yield [
             {
                 "view": view,
                 "version": version,
                 "revision": batch.revisions.get(view),
-                "status": batch.statuses[view][row] if view in batch.statuses else None,
+                "status": _at(batch.statuses, view, row),
+                "value_revision": _at(batch.value_revisions, view, row),
+                "event_time": _at(batch.event_times, view, row),
             }
             for view, version in batch.views.items()
         ]

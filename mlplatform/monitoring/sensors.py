@@ -1,4 +1,4 @@
-"""The sensor of what the gateways of a machine write: answers -> one run that picks them up, breakers -> observations.
+"""The sensors of what gateways write: answers -> a run that picks them up, and then one that looks for skew.
 
 Of the prediction log it keeps no list: each tick looks into the folder, so that nothing is lost with a cursor or a
 killed run. One run at a time; after a failed one (a table that is away, a full disk) a wait that doubles each time.
@@ -6,25 +6,42 @@ Nothing is lost meanwhile: segments wait on the gateways' disk.
 
 Each transition of a breaker is observed once, on the Bento that was served: the cursor says how far each file was read,
 and what a tick has told that died before its cursor was kept is found among the newest observations.
+
+A day is compared when it is over, and again when the log has more answers of it: how many were compared is told by
+the data version.
 """
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.storage.tags import MAX_RETRIES_TAG
+from dagster._core.definitions.data_version import DATA_VERSION_TAG  # not exported
+from dagster._core.storage.tags import MAX_RETRIES_TAG, PARTITION_NAME_TAG
 
 from mlplatform.domain.domain import Domain
 from mlplatform.features.sensors import failures_in_a_row, retry_at, unfinished_run
+from mlplatform.features.tables import partition_end
 from mlplatform.monitoring.breaker_log import BreakerTransition, breaker_folder, files, read, remove_abandoned
+from mlplatform.monitoring.checks import answers_compared, skew_key
+from mlplatform.monitoring.pickup import answers_by_day
 from mlplatform.monitoring.prediction_log import log_folder
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.segments import finished
 
 seconds_between_ticks = 30
 """A row is to be in the table within the minute or so; a tick that finds nothing is a look into two folders."""
+
+seconds_between_days = 300
+"""Whether a day is over and was compared: a look into the metadata of the log's table."""
+
+log_settles = timedelta(minutes=5)
+"""From the end of a day until its last answers are in the table: gateways finish a segment within half a minute, and a
+run takes them. What comes later still has the day compared again."""
+
+days_at_once = 10
+"""Requested by one tick, so that a platform that was off for a week is not flooded with runs."""
 
 transitions_at_once = 200
 """Told by one tick, which has a minute; a breaker that goes to and fro has a few a minute."""
@@ -139,3 +156,55 @@ def _untold(instance: dg.DagsterInstance, found: Mapping[str, BreakerTransition]
         for line, each in found.items()
         if line not in told
     ]
+
+
+def skew_job_name(domain: Domain) -> str:
+    """Name of the job that compares a day."""
+    return f"{domain.name}_skew"
+
+
+def skew_sensor(domain: Domain) -> dg.SensorDefinition:
+    """Days that are over and have answers that nobody has compared -> a run each."""
+    job = skew_job_name(domain)
+
+    @dg.sensor(
+        name=job,
+        job_name=job,
+        minimum_interval_seconds=seconds_between_days,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Compares what the models of {domain.name} were served with what they were trained on, once a day "
+        "is over.",
+    )
+    def sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+        if run := unfinished_run(context.instance, platform, job):
+            return dg.SensorResult(skip_reason=f"run {run.run_id[:8]} is under way")
+        told = context.instance.event_log_storage.get_latest_tags_by_partition(
+            skew_key(domain), dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
+        )
+        now = platform.clock()
+        due = {
+            day: answers
+            for day, answers in answers_by_day(platform, domain).items()
+            if now >= partition_end(day) + log_settles
+            and answers_compared(told.get(day, {}).get(DATA_VERSION_TAG, "")) != answers
+        }
+        requests = []
+        runs = context.instance.get_runs_count(dg.RunsFilter(job_name=job))
+        for day, answers in due.items():
+            failed = failures_in_a_row(context.instance, job, {PARTITION_NAME_TAG: day})
+            if not failed or retry_at(failed) <= now.timestamp():
+                requests.append(
+                    dg.RunRequest(
+                        run_key=f"{day}:{answers}:{runs}",
+                        job_name=job,
+                        partition_key=day,
+                        # This sensor is what tries again.
+                        tags={MAX_RETRIES_TAG: "0"},
+                    )
+                )
+        if requests:
+            return dg.SensorResult(run_requests=requests[:days_at_once])
+        waits = f"{', '.join(due)} failed; tried again later" if due else "every day that is over was compared"
+        return dg.SensorResult(skip_reason=waits)
+
+    return sensor

@@ -23,7 +23,7 @@ from mlplatform.errors import DeclarationError, PromotionRefused
 from mlplatform.features.historical import historical_features
 from mlplatform.features.landing import days_landed_by_all, land_sample
 from mlplatform.features.pipeline import pending
-from mlplatform.features.publish import publish_snapshots
+from mlplatform.features.publish import publish_values
 from mlplatform.features.tables import Tables, available_at, day_range, stages
 from mlplatform.operations import jobs, servers
 from mlplatform.provenance.platform import Platform
@@ -126,7 +126,7 @@ def _features(platform: Platform, domain: Domain, steps: _Steps) -> bool:
         jobs.materialize_days(platform, domain, days)
         steps.end()
         return True
-    publish_snapshots(platform, domain)
+    publish_values(platform, domain)
     return False
 
 

@@ -18,7 +18,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.domain.source import Folder, Source
 from mlplatform.features.landing import landed, place_of
-from mlplatform.features.online import SnapshotStore
+from mlplatform.features.online import open_online_store, redis_schemes
 from mlplatform.features.tables import Tables, stages
 from mlplatform.operations.finding import Check, Said, broken, ok, warning
 from mlplatform.operations.installation import folder_that_keeps_files
@@ -90,9 +90,11 @@ def domain_checks(platform: Platform, domain: Domain) -> Iterator[Check]:
         )
     yield Check(
         part=f"online {name}",
-        looked_at=str(platform.online / name),
+        looked_at=without_secrets(platform.online_store),
         look=lambda: _online(platform, domain),
-        mend=f"remove that folder and run `mlplatform backfill {name}`, which publishes the features again",
+        mend="start that Redis, or correct MLPLATFORM_ONLINE_STORE"
+        if platform.online_store.startswith(redis_schemes)
+        else f"remove that folder and run `mlplatform backfill {name}`, which publishes the features again",
     )
     for model in domain.models:
         yield Check(
@@ -259,11 +261,11 @@ def _landing(platform: Platform, domain: Domain, source: Source) -> Callable[[],
 
 
 def _online(platform: Platform, domain: Domain) -> Said:
-    store, published = SnapshotStore(platform.online), {}
-    for view in domain.views:
-        published[view.name] = store.version(f"{domain.name}/{view.name}")
-    there = [name for name, version in published.items() if version is not None]
-    return ok(f"{len(there)} of {len(published)} views published")
+    store = open_online_store(platform.online_store)
+    found = [store.statistics(f"{domain.name}/{view.name}") for view in domain.views]
+    there = [each for each in found if each is not None]
+    keys, size = sum(each.keys for each in there), sum(each.bytes for each in there)
+    return ok(f"{len(there)} of {len(found)} views published, {keys:,} keys, {size / 1e6:.1f} MB")
 
 
 def _champion(platform: Platform, domain: Domain, model: ModelSpec) -> Callable[[], Said]:
@@ -273,7 +275,7 @@ def _champion(platform: Platform, domain: Domain, model: ModelSpec) -> Callable[
         if digest is None:
             return ok("none yet")
         manifest = load_bundle(platform.bundles / digest).manifest
-        store = SnapshotStore(platform.online)
+        store = open_online_store(platform.online_store)
         other = [view for view, version in manifest.views.items() if store.version(view) not in (None, version)]
         if other:
             told = f"it was trained on another version of {', '.join(other)} than the store offers, and is not served"

@@ -43,10 +43,14 @@ class Platform:
 
     tables: str = ""
     """Folder or S3 address under which the Delta tables lie. Empty: the home folder. What must be next to the process
-    that reads it stays there: bundles, online snapshots, training sets, locks."""
+    that reads it stays there: bundles, the online store on LMDB, training sets, locks."""
 
     landings: str = ""
     """Folder or S3 address under which sources land. Empty: `landing` in the home folder."""
+
+    online_store: str = field(default="", repr=False)
+    """Folder of the online store on LMDB, or `redis://…`, which may hold a password. Empty: `online` in the home
+    folder."""
 
     storage_options: Mapping[str, str] | None = None
     """For tables on S3, beside the `AWS_` variables."""
@@ -59,6 +63,7 @@ class Platform:
             "mlflow_uri": f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}",
             "tables": str(self.home),
             "landings": str(self.home / "landing"),
+            "online_store": str(self.home / "online"),
         }.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, default)
@@ -80,11 +85,6 @@ class Platform:
     def bundles(self) -> Path:
         """Folder of all bundles, by manifest digest."""
         return self.home / "bundles"
-
-    @property
-    def online(self) -> Path:
-        """Folder of the online snapshots."""
-        return self.home / "online"
 
     def training(self, domain: str, model: str, recipe: str) -> Path:
         """Folder of what one recipe made: training set, evaluation, decision."""

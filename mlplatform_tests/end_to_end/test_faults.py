@@ -13,11 +13,11 @@ from mlplatform.definitions import platform_definitions
 from mlplatform.domain.model import ModelSpec, Threshold
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import PromotionRefused
-from mlplatform.features.online import SnapshotStore
+from mlplatform.features.online import open_online_store
 from mlplatform.features.partitions import recipes
 from mlplatform.features.publish import unpublished
 from mlplatform.features.stage import Stage
-from mlplatform.features.tables import Tables, day_range, stages
+from mlplatform.features.tables import Tables, day_range, online_store, stages
 from mlplatform.operations.jobs import dagster_instance
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.bento import bento_home
@@ -49,7 +49,12 @@ MOMENTS = {
     "one table is committed, its twin is not, and Dagster knows of neither": Moment(
         function="mlplatform.features.stage:Stage.append", where="feature_store/courier", after=True
     ),
-    "the tables are committed and the snapshot is not yet swapped in": Moment(function="os:replace", where="online/"),
+    "the tables are committed and nothing is published": Moment(
+        function="mlplatform.features.online_lmdb:LmdbStore.replace", where="courier"
+    ),
+    "one view is published, its twin is not": Moment(
+        function="mlplatform.features.online_lmdb:LmdbStore.replace", where="courier", after=True
+    ),
 }
 
 
@@ -80,14 +85,17 @@ def contents(platform: Platform) -> dict[str, list[tuple[str, int, str, int]]]:
 
 
 def recorded(platform: Platform) -> dict[str, set[str]]:
-    """Partitions of every stage that Dagster holds for materialised."""
+    """Partitions of every stage, and of the online store, that Dagster holds for materialised."""
     with dagster_instance(platform) as instance:
-        return {stage: instance.get_materialized_partitions(dg.AssetKey(["synthetic", stage])) for stage in stages}
+        return {
+            asset: instance.get_materialized_partitions(dg.AssetKey(["synthetic", asset]))
+            for asset in (*stages, online_store)
+        }
 
 
 def snapshots(platform: Platform) -> dict[str, Any]:
     """What the online store would answer from, by view."""
-    store = SnapshotStore(platform.online)
+    store = open_online_store(platform.online_store)
     return {
         view.name: (store.version(f"synthetic/{view.name}"), store.content(f"synthetic/{view.name}"))
         for view in DOMAIN.views
@@ -107,7 +115,7 @@ def test_the_undisturbed_home_is_worth_comparing_with(undisturbed: Platform) -> 
     for name, revisions in contents(undisturbed).items():
         assert [(day, number) for day, number, *_ in revisions] == [(day, 1) for day in DAYS], name
         assert all(rows > 0 for *_, rows in revisions) or name == "quarantine/orders"
-    assert recorded(undisturbed) == {stage: set(DAYS) for stage in stages}
+    assert recorded(undisturbed) == {asset: set(DAYS) for asset in (*stages, online_store)}
 
 
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)

@@ -14,7 +14,7 @@ import pytest
 from mlplatform.domain.model import ModelSpec
 from mlplatform.domains.flight_delay import DOMAIN
 from mlplatform.features.historical import historical_features
-from mlplatform.features.publish import publish_snapshots
+from mlplatform.features.publish import publish_values
 from mlplatform.features.tables import Tables
 from mlplatform.operations.servers import champion_tag
 from mlplatform.provenance.platform import Platform
@@ -84,7 +84,7 @@ def test_served_answers_equal_offline_scores(
     with serving(champion_tag(platform, DOMAIN, model), folder=tmp_path, environment=environment) as server:
         server.wait_until_ready()
         for day in DAYS:
-            publish_snapshots(platform, DOMAIN, as_of=(day - timedelta(days=1)).isoformat())
+            publish_values(platform, DOMAIN, as_of=(day - timedelta(days=1)).isoformat())
             requests.append(asked_on(platform, day, flights // len(DAYS)))
             answered += answers_over_http(server.url, requests[-1])
     assert len(answered) == flights

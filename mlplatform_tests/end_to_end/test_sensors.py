@@ -16,7 +16,7 @@ from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
 from mlplatform.features.chain import due
 from mlplatform.features.failures import open_failures
-from mlplatform.features.online import SnapshotStore
+from mlplatform.features.online import open_online_store
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.operations import servers
 from mlplatform.operations.jobs import dagster_instance
@@ -58,7 +58,7 @@ def published(platform: Platform, days: list[str]) -> bool:
     """Whether both views hold these days and the online store answers."""
     tables = Tables(platform, DOMAIN)
     complete = all(set(days) <= set(tables.features(view).current()) for view in DOMAIN.views)
-    return complete and SnapshotStore(platform.online).version("synthetic/courier") is not None
+    return complete and open_online_store(platform.online_store).version("synthetic/courier") is not None
 
 
 def test_what_lands_arrives_through_kills_in_any_order_once(tmp_path: Path) -> None:

@@ -389,8 +389,8 @@ TWINS = (
         name="view dated tomorrow",
         domain=with_view(view_dated_tomorrow),
         check="nothing later",
-        what=f"view {view.name}",
-        where="column event_time",
+        what="declaration or sample",
+        where="see the reason",
     ),
     Twin(
         name="mean of the whole day in base",

@@ -15,7 +15,7 @@ from mlplatform.domains.synthetic.ground_truth import first_day, last_day, rows
 from mlplatform.features import pipeline
 from mlplatform.features.landing import land
 from mlplatform.features.pipeline import Outcome
-from mlplatform.features.publish import publish_snapshots
+from mlplatform.features.publish import publish_values
 from mlplatform.features.tables import day_range, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import make_candidate
@@ -109,6 +109,6 @@ def trained_home(home: Path) -> TrainedHome:
     platform, model = platform_in(home), DOMAIN.model("late_order")
     land_orders(platform, ALL_DAYS, rows_per_day=200)
     backfill(platform, ALL_DAYS)
-    publish_snapshots(platform, DOMAIN)
+    publish_values(platform, DOMAIN)
     made = train(platform, model)
     return TrainedHome(platform, model, made, promote(platform, DOMAIN, model, made.key, actor="test"))

@@ -15,7 +15,7 @@ import xgboost as xgb
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import Device
-from mlplatform.features.online import SnapshotStore
+from mlplatform.features.online import ViewRecord, open_online_store
 from mlplatform.features.view import model_inputs
 from mlplatform.provenance.record import Record
 from mlplatform.registry.bundle import Bundle, write_bundle
@@ -244,14 +244,15 @@ def bundle_of(root: Path, package: Path, **changed: Any) -> Bundle:
     return write_bundle(root, **{**arguments, **changed})
 
 
-def publish(home: Path, *, version: str = VIEW_VERSION) -> None:
-    """A snapshot of the view below `home`: north has a value, south an expired one."""
-    snapshot = pl.DataFrame(
+def publish(home: Path, *, version: str = VIEW_VERSION, address: str | None = None) -> None:
+    """Publish the view in the store below `home`, or at an address: north has a value, south an expired one."""
+    rows = pl.DataFrame(
         {
             "berth": ["north", "south"],
             "mean_wait": [4.5, 0.5],
             "event_time": [AT - timedelta(hours=3), AT - timedelta(days=5)],
             "available_at": [AT - timedelta(hours=2), AT - timedelta(days=4)],
+            "_revision": [1, 1],
         },
         schema_overrides={
             "mean_wait": pl.Float32,
@@ -259,6 +260,11 @@ def publish(home: Path, *, version: str = VIEW_VERSION) -> None:
             "available_at": pl.Datetime("us", "UTC"),
         },
     )
-    SnapshotStore(home / "online").publish(
-        VIEW, snapshot, version=version, content="made", ttl=timedelta(days=2), keys=["berth"]
+    view = ViewRecord(
+        name=VIEW,
+        version=version,
+        keys={"berth": pl.String()},
+        features={"mean_wait": pl.Float32()},
+        ttl=timedelta(days=2),
     )
+    open_online_store(address or str(home / "online")).replace(view, [rows], content="made", now=AT)

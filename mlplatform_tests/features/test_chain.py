@@ -1,6 +1,7 @@
 """What is due, and the chain of a day: whatever lands in whatever order, exactly the days that need it are computed."""
 
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -18,6 +19,7 @@ from mlplatform.features.failures import open_failures
 from mlplatform.features.landing import days_landed_by_all
 from mlplatform.features.landing_folder import LandingFolder
 from mlplatform.features.pipeline import Outcome
+from mlplatform.features.publish import unpublished
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.synthetic_home import backfill, land_orders, platform_in
@@ -93,16 +95,14 @@ def test_what_landed_is_due_until_it_is_computed(platform: Platform) -> None:
     assert due(platform, DOMAIN).days == ()
 
 
-def test_a_snapshot_that_was_never_swapped_in_is_due(platform: Platform) -> None:
+def test_a_view_that_was_never_published_is_due(platform: Platform) -> None:
     """Whoever was killed between the tables and the online store: the newest day is taken once more, to publish."""
     land_orders(platform, DAYS)
     run_due(platform)
-    view = DOMAIN.views[0]
-    pointer = platform.online / DOMAIN.name / f"{view.name}.json"
-    pointer.unlink()
+    shutil.rmtree(platform.online_store)
     assert due(platform, DOMAIN).days == (DAYS[-1],)
     assert run_due(platform) == {stage: [] for stage in stages}
-    assert pointer.exists() and due(platform, DOMAIN).days == ()
+    assert not unpublished(platform, DOMAIN) and due(platform, DOMAIN).days == ()
 
 
 @pytest.mark.parametrize("seed", range(4))

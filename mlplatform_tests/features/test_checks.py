@@ -147,7 +147,7 @@ def test_dagster_shows_the_newest_result_of_every_day() -> None:
         for day in made:
             context.log_event(dg.AssetMaterialization(CHECK.asset_key, partition=day))
         results = [*evaluations(DOMAIN, outcome, {}), *last_evaluations(context.instance, DOMAIN, left)]
-        for each in naming_materialisations(context.instance, DOMAIN, results):
+        for each in naming_materialisations(context.instance, results):
             context.log_event(each)
         yield from ()
 

@@ -344,7 +344,7 @@ def test_a_step_that_is_not_deterministic_fails_its_days_alone(
     filled: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two days come out otherwise than before: each is a fault of its own, and the new day beside them is appended."""
-    given, later = pipeline._given, "2024-01-07"
+    given, later = pipeline.given, "2024-01-07"
 
     def odd(function: Callable[..., pl.DataFrame], what: str, day: str, *arguments: object) -> pl.DataFrame:
         rows = given(function, what, day, *arguments)
@@ -353,7 +353,7 @@ def test_a_step_that_is_not_deterministic_fails_its_days_alone(
     land_orders(filled, [later])
     for stage in ("raw", "validated"):
         raise_failures(run_stage(filled, stage, [later]))
-    monkeypatch.setattr(pipeline, "_given", odd)
+    monkeypatch.setattr(pipeline, "given", odd)
     outcome = run_stage(filled, "base", [*DAYS, later])
     assert sorted(outcome.failed) == sorted(outcome.faults) == DAYS[2:4]
     for day, error in outcome.failed.items():

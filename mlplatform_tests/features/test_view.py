@@ -74,6 +74,22 @@ def test_a_view_gives_what_it_declares(spoil: Callable[[pl.DataFrame], pl.DataFr
         compute_view(view, FACTS, AT)
 
 
+def test_a_value_of_a_time_to_come_is_refused() -> None:
+    """The end of the window is the last instant a value may be of: a historical read would miss a later one."""
+
+    def ahead(by: timedelta) -> FeatureView:
+        return replace(
+            COURIER,
+            function=lambda facts, at: COURIER.function(facts, at).with_columns(
+                event_time=pl.lit(at + by, dtype=pl.Datetime("us", "UTC"))
+            ),
+        )
+
+    assert compute_view(ahead(timedelta(0)), FACTS, AT).height
+    with pytest.raises(DeclarationError, match=r"view courier gives the event time 2024-01-04T00:00:00\.000001"):
+        compute_view(ahead(timedelta(microseconds=1)), FACTS, AT)
+
+
 @pytest.mark.parametrize(("hours", "days"), [(1, 1), (24, 1), (25, 2), (72, 3)])
 def test_a_window_touches_whole_days(hours: int, days: int) -> None:
     """A look-back that is not whole days needs the day that it begins on."""

@@ -1,5 +1,6 @@
 """The pick-up: each answer reaches the table exactly once, whatever is killed, raced or damaged."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -179,3 +180,21 @@ def test_the_table_may_lie_on_s3(platform: Platform, s3: Held) -> None:
     assert pick_up(away, DOMAIN).rows == 2
     assert logged(away) == numbered(5)
     assert lost(away) == 2
+
+
+def test_a_table_of_an_earlier_version_gets_the_columns_that_came_since(platform: Platform) -> None:
+    """Nobody has to move a table away after an update; what it held reads null there."""
+    log(platform, 2)
+    pick_up(platform, DOMAIN)
+    table = log_table(platform, DOMAIN)
+    earlier = pl.read_delta(table)
+    views = pl.element().struct.field("view", "version", "revision", "status")
+    old = earlier.drop("reason").with_columns(pl.col("views").list.eval(pl.struct(views)))
+    shutil.rmtree(table)
+    old.write_delta(table, delta_write_options={"partition_by": ["day"]})
+    log(platform, 3, first=2)
+    pick_up(platform, DOMAIN)
+    rows = pl.read_delta(table).sort("request_id")
+    assert logged(platform) == ["r0", "r1", "r2", "r3", "r4"]
+    assert dict(rows.schema) == dict(earlier.schema)
+    assert rows["views"].list.first().struct.field("version").to_list() == ["v1"] * 5

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from botocore.exceptions import ClientError
 from dagster._daemon.types import DaemonHeartbeat
@@ -23,7 +22,9 @@ from mlplatform.domain.source import Folder
 from mlplatform.domains.registered import registered_domains
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import DeclarationError
-from mlplatform.features.online import SnapshotStore
+from mlplatform.features.online import open_online_store
+from mlplatform.features.publish import view_record
+from mlplatform.features.tables import Tables
 from mlplatform.operations import doctor
 from mlplatform.operations.doctor import as_json, examine, show
 from mlplatform.operations.finding import Check, Finding, Said, broken, made, ok
@@ -122,18 +123,16 @@ def test_a_bundle_that_is_gone(own_trained: TrainedHome) -> None:
 def test_a_store_that_offers_another_version_of_a_view(own_trained: TrainedHome) -> None:
     """The service would refuse to start."""
     view = DOMAIN.views[0]
-    store = SnapshotStore(own_trained.platform.online)
-    rows = next(own_trained.platform.online.glob(f"{DOMAIN.name}/{view.name}-*.arrow"))
-    store.publish(
-        f"{DOMAIN.name}/{view.name}", pl.read_ipc(rows), version="v2", content="made", ttl=view.ttl, keys=view.entity
-    )
+    record = view_record(DOMAIN, view, Tables(own_trained.platform, DOMAIN).features(view))
+    store = open_online_store(own_trained.platform.online_store)
+    store.replace(replace(record, version="v2"), [], content="made", now=own_trained.platform.clock())
     assert f"another version of synthetic/{view.name}" in only(outside(own_trained.platform), CHAMPION).told
 
 
-def test_an_online_snapshot_that_cannot_be_read(own_trained: TrainedHome) -> None:
+def test_an_online_store_that_cannot_be_read(own_trained: TrainedHome) -> None:
     """Named for the domain, and for the champion that reads it."""
-    for path in own_trained.platform.online.rglob("*.arrow"):
-        path.unlink()
+    data = Path(own_trained.platform.online_store) / "data.mdb"
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     found = outside(own_trained.platform)
     assert {name for name, each in found.items() if each.verdict == "broken"} == {"online synthetic", CHAMPION}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlplatform.features.online import SnapshotStore
+from mlplatform.features.online import open_online_store
 from mlplatform.monitoring.breaker_log import BreakerTransition, breaker_folder, files, read
 from mlplatform.registry.bundle import Bundle
 from mlplatform.settings import settings
@@ -49,7 +49,7 @@ def without_workers(bundle: Bundle, home: Path, monkeypatch: pytest.MonkeyPatch,
     async def ask() -> list[str]:
         live = await open_model(
             version,
-            SnapshotStore(home / "online"),
+            open_online_store(str(home / "online")),
             settings(),
             metrics=Metrics(home / "metrics"),
             log=lambda live, batch: None,

@@ -1,6 +1,7 @@
 """The predictor on a real bundle: the answer of the model where it can be had, else of the fallback chain, by row."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlplatform.errors import InvalidRequest, WorkerLost
-from mlplatform.features.online import SnapshotStore
+from mlplatform.errors import DataError, InvalidRequest, WorkerLost
+from mlplatform.features.online import open_online_store
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, Scores
 from mlplatform.scoring.fallback import Answer
+from mlplatform_tests.fakes.redis_server import redis_server
 from mlplatform_tests.fakes.tiny_domain import bundle_of, publish, write_package
+from mlplatform_tests.fakes.waiting import until
 from serving.circuit_breaker import CircuitBreaker
 from serving.predictor import Ask, Batch, Predictor
 from serving.worker_connections import Scored
@@ -51,10 +54,10 @@ class Workers:
 class Served:
     """A predictor and what it stands on."""
 
-    def __init__(self, home: Path, extra: str = "") -> None:
+    def __init__(self, home: Path, extra: str = "", address: str | None = None) -> None:
         home.mkdir(exist_ok=True)
         self.home = home
-        publish(home)
+        publish(home, address=address)
         self.bundle = bundle_of(home / "bundles", write_package(home, extra=extra))
         self.workers = Workers(self.bundle)
         self.known: dict[bytes, Answer] = {}
@@ -65,14 +68,14 @@ class Served:
                 name, serving.breaker, clock=time.monotonic, random=lambda: 0.5, on_transition=lambda _: None
             )
 
-        self.breaker = breaker("model")
+        self.breaker, self.store_breaker = breaker("model"), breaker("store")
         workers: Any = self.workers
         self.predictor = Predictor(
             self.bundle,
-            SnapshotStore(home / "online"),
+            open_online_store(address or str(home / "online")),
             workers,
             breaker=self.breaker,
-            store_breaker=breaker("store"),
+            store_breaker=self.store_breaker,
             cached=self.known.get,
             now=lambda: AT,
             request_time=False,
@@ -160,15 +163,14 @@ def test_an_earlier_answer_comes_before_the_simple_model(served: Served) -> None
 def test_without_a_store_the_request_alone_is_scored(served: Served) -> None:
     """The model still answers, degraded: the view's values are nulls, and the batch says why."""
     with_store = served.answers(NORTH)
-    for path in (served.home / "online" / "harbour").iterdir():
-        path.unlink()
+    shutil.rmtree(served.home / "online")
     (batch,), _ = served.predict(NORTH)
     assert batch.answers.source == ["model"]
     assert batch.answers.rows() != with_store
     assert np.isnan(batch.features[0]).any()
     assert not batch.complete
     assert "online store" in batch.reason
-    assert batch.statuses == {"harbour/berth_waits": ["unavailable"]}
+    assert batch.views["harbour/berth_waits"].statuses == ["unavailable"]
 
 
 BROKEN_ON = """
@@ -181,6 +183,76 @@ def of_request(requests):
         raise RuntimeError("thirteen")
     return of_good_requests(requests)
 """
+
+
+def test_a_store_that_hangs_costs_its_share_of_the_time(tmp_path: Path) -> None:
+    """The model answers without its values, nobody else waits meanwhile, and they are back when it is."""
+
+    async def asked(served: Served) -> tuple[Batch, float, float]:
+        gaps, done = [0.0], False
+
+        async def ticks() -> None:
+            while not done:
+                before = time.monotonic()
+                await asyncio.sleep(0.001)
+                gaps.append(time.monotonic() - before)
+
+        ticking = asyncio.ensure_future(ticks())
+        began = time.monotonic()
+        (batch,), _ = await served.predictor.predict([served.ask(NORTH)])
+        took, done = time.monotonic() - began, True
+        await ticking
+        return batch, took, max(gaps)
+
+    def statuses(batch: Batch) -> list[str]:
+        return batch.views["harbour/berth_waits"].statuses
+
+    with redis_server(tmp_path / "redis") as server:
+        served = Served(tmp_path / "home", address=server.address)
+        asyncio.run(asked(served))
+        assert statuses(asyncio.run(asked(served))[0]) == ["present"]
+        with server.paused():
+            batch, took, longest = asyncio.run(asked(served))
+        assert (batch.answers.source, statuses(batch), batch.complete) == (["model"], ["unavailable"], False)
+        assert took < served.predictor.budget
+        assert longest < took / 2
+        assert until(lambda: statuses(asyncio.run(asked(served))[0]) == ["present"], seconds=10, what="its values")
+
+
+def test_the_revision_is_that_which_the_features_were_made_from(served: Served) -> None:
+    """Also when a newer one was published before the answer was remembered; and a batch without a store has none."""
+    (batch,), _ = served.predict(NORTH)
+    assert asyncio.run(served.predictor.revision()) == batch.revision
+    publish(served.home)
+    newer = asyncio.run(served.predictor.revision())
+    assert newer != batch.revision
+    assert served.predict(NORTH)[0][0].revision == newer
+    shutil.rmtree(served.home / "online")
+    assert asyncio.run(served.predictor.revision()).endswith("@?")
+
+
+def test_a_fault_of_the_request_is_none_of_the_store(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a look-up raises, its permit is given back, and the store's breaker stays closed."""
+
+    def raises(*_: Any) -> Any:
+        raise DataError("a key of another kind")
+
+    monkeypatch.setattr(served.predictor._store, "lookup", raises)
+    for _ in range(50):
+        assert served.answers(NORTH)[0].source != "model"
+    assert served.store_breaker.state == "closed"
+    monkeypatch.undo()
+    assert served.answers(NORTH)[0].source == "model"
+
+
+def test_a_view_that_is_not_there_does_not_close_the_store(served: Served) -> None:
+    """What was never published, or is of another version, is no failure of the store."""
+    shutil.rmtree(served.home / "online")
+    publish(served.home, version="another")
+    for _ in range(50):
+        (batch,), _ = served.predict(NORTH)
+        assert "another" in batch.reason
+    assert served.store_breaker.state == "closed"
 
 
 def test_a_row_on_which_the_domains_code_raises_falls_alone(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ FIELDS = [
     "model_version",
     "manifest",
     "request_id",
+    "views",
 ]
 
 
@@ -86,6 +87,8 @@ class TestServedBento:
         stale = server.ask("/predict", {**REQUEST, "at": "2024-05-09T12:00:00+00:00"}).json
         assert fresh["probability"] != stale["probability"]
         assert (stale["source"], stale["degraded"]) == ("model", False)
+        assert fresh["views"] == {"harbour/berth_waits": {"status": "present", "revision": 1}}
+        assert stale["views"] == {"harbour/berth_waits": {"status": "expired", "revision": None}}
 
     def test_names_each_wrong_field(self, server: Server) -> None:
         """A wrong request is refused with 422 and every field at fault."""
