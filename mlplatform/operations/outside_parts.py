@@ -276,10 +276,14 @@ def _champion(platform: Platform, domain: Domain, model: ModelSpec) -> Callable[
             return ok("none yet")
         manifest = load_bundle(platform.bundles / digest).manifest
         store = open_online_store(platform.online_store)
-        other = [view for view, version in manifest.views.items() if store.version(view) not in (None, version)]
+        away = [view for view, version in manifest.views.items() if store.revision(f"{view}@{version}") is None]
+        if away:
+            told = f"the online store does not hold {', '.join(away)} as it was trained on: answers are degraded"
+            return broken(told, "materialise online_store; after a change of a view, `mlplatform train` a new model")
+        other = [view for view, version in manifest.views.items() if store.version(view) != version]
         if other:
-            told = f"it was trained on another version of {', '.join(other)} than the store offers, and is not served"
-            return broken(told, f"`mlplatform train {name}` makes a model of the version of now")
+            told = f"it was trained on another version of {', '.join(other)} than is published now: its values grow old"
+            return warning(told, f"`mlplatform train {name}` makes a model of the version of now")
         tag = bento_tag(manifest)
         if not (bento_home(platform.home) / "bentos" / tag.replace(":", "/") / "bento.yaml").is_file():
             return warning(f"intact, but {tag} is not built", f"`mlplatform serve {name}` builds it")

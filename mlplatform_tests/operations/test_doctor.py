@@ -4,6 +4,7 @@ import http.server
 import io
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import threading
@@ -121,12 +122,20 @@ def test_a_bundle_that_is_gone(own_trained: TrainedHome) -> None:
 
 
 def test_a_store_that_offers_another_version_of_a_view(own_trained: TrainedHome) -> None:
-    """The service would refuse to start."""
+    """The one that the model was trained on is still read, and gets no new values."""
     view = DOMAIN.views[0]
     record = view_record(DOMAIN, view, Tables(own_trained.platform, DOMAIN).features(view))
     store = open_online_store(own_trained.platform.online_store)
     store.replace(replace(record, version="v2"), [], content="made", now=own_trained.platform.clock())
-    assert f"another version of synthetic/{view.name}" in only(outside(own_trained.platform), CHAMPION).told
+    found = outside(own_trained.platform)[CHAMPION]
+    assert (found.verdict, f"another version of synthetic/{view.name}" in found.told) == ("warning", True)
+
+
+def test_an_online_store_without_the_views_of_the_champion(own_trained: TrainedHome) -> None:
+    """It is emptied, or was never filled."""
+    shutil.rmtree(own_trained.platform.online_store)
+    found = only(outside(own_trained.platform), CHAMPION)
+    assert (found.verdict, "answers are degraded" in found.told) == ("broken", True)
 
 
 def test_an_online_store_that_cannot_be_read(own_trained: TrainedHome) -> None:
