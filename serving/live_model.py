@@ -79,7 +79,7 @@ class LiveModel:
         age = self._serving.cache_for.total_seconds()
         if age <= 0:
             return await self._computed(ask)
-        digest, revision = self.predictor.bundle.digest, await self.predictor.revision()
+        digest, revision = self.predictor.bundle.digest, await self.predictor.reader.revision()
         while True:
             known = self.cache.fresh(digest, ask.canonical, revision, age)
             if known is not None:
@@ -138,12 +138,13 @@ class LiveModel:
         """Set the figures that are states and not events."""
         self.metrics.queued(self._batcher.queued_rows)
         self.metrics.connected(self.name, self.predictor.workers.connected)
-        for breaker in (self.predictor.breaker, self.predictor.store_breaker):
+        for breaker in (self.predictor.breaker, self.predictor.reader.breaker):
             self.metrics.breaker(breaker.name, breaker.state)
 
     async def close(self) -> None:
         """Answer what waits, then leave the workers."""
         await self._batcher.close()
+        self.predictor.reader.close()
         await self.predictor.workers.close()
 
 

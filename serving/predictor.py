@@ -9,11 +9,9 @@ refused alone, and its answer is the one that it would get alone, to the bit. Va
 pinned one are as good as none.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
@@ -27,13 +25,9 @@ from mlplatform.domain.column import Column
 from mlplatform.errors import (
     InvalidRequest,
     ScoreOutOfRange,
-    Unavailable,
-    ViewNotPublished,
-    ViewVersionMismatch,
     WorkerFailed,
 )
-from mlplatform.features.online import Lookup, OnlineStore
-from mlplatform.features.view import view_features
+from mlplatform.features.online import OnlineStore
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, matrix
 from mlplatform.scoring.fallback import Answer, AnswerColumns, fall_back
@@ -42,6 +36,7 @@ from mlplatform.scoring.request import held_rules, read_request, request_frame
 from mlplatform.scoring.request_decoder import RequestDecoder
 from serving.circuit_breaker import CircuitBreaker
 from serving.json_body import decode_object
+from serving.view_reader import ViewRead, ViewReader, revision_of
 from serving.worker_connections import ModelWorkers
 
 logger = logging.getLogger(__name__)
@@ -122,19 +117,6 @@ class Told(msgspec.Struct, frozen=True):
     read) and the `revision` of the partition that they come from, null where not present."""
 
 
-@dataclass(frozen=True)
-class ViewRead:
-    """What was read of a view, a value for each row."""
-
-    publication: str
-    """Names what the store held; empty where it could not be read."""
-
-    statuses: list[str]
-    revisions: list[int | None]
-    event_times: list[int | None]
-    """When the values were last true, microseconds since 1970, UTC."""
-
-
 @dataclass
 class Batch:
     """A batch that has its answers, and all that is worth recording of how it came to them."""
@@ -169,7 +151,7 @@ class Batch:
     @property
     def revision(self) -> str:
         """Names what the features were made from."""
-        return _named((view, read.publication) for view, read in self.views.items())
+        return revision_of(self.views)
 
 
 class Predictor:
@@ -201,22 +183,19 @@ class Predictor:
         self.bundle = bundle
         self.workers = workers
         self.breaker = breaker
-        self.store_breaker = store_breaker
-        self._store = store
         self._cached = cached
         self._now = now
         self._request_time = request_time
         self._clock = clock
         self._columns: tuple[Column, ...] = bundle.domain.requests.columns
         self._decode = RequestDecoder(self._columns)
-        self._views = view_features(bundle.domain, bundle.model)
         self._rules = held_rules(bundle.domain.requests.rules)
         self._serving = bundle.model.serving
         self._budget = self._serving.deadline.total_seconds()
         self._encode = msgspec.json.Encoder().encode
         self._told: set[str] = set()
-        # One thread, which starts when it is first needed: the store and its breaker are asked by one at a time.
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="online-store")
+        seconds = self._budget * STORE_SHARE
+        self.reader = ViewReader(bundle, store, store_breaker, seconds=seconds, tell=self.tell, clock=clock)
 
     @property
     def budget(self) -> float:
@@ -273,7 +252,7 @@ class Predictor:
         """The same for requests that are a frame already, as `frame` gives it, and break no rule."""
         started = self._clock()
         try:
-            found = await self._read(rows)
+            found = await self.reader.read(rows)
             features = self.bundle.features(rows, found.values)
         except Exception as error:  # noqa: BLE001 - a domain's code may raise anything, and every row gets its answer
             if len(asks) == 1:
@@ -368,28 +347,6 @@ class Predictor:
         """The time of a request that comes now, as `Ask.at`."""
         return _micros(self._now())
 
-    async def revision(self) -> str:
-        """What features are made from now, as `Batch.revision`; of no batch where the store does not say."""
-        if not self._store.remote:
-            return self._publications()
-        return await asyncio.get_running_loop().run_in_executor(self._reader, self._publications)
-
-    def _publications(self) -> str:
-        permit = self.store_breaker.permit()
-        if permit is None:
-            return UNKNOWN
-        began = self._clock()
-        try:
-            held = [(view, self._store.revision(pinned(self.bundle, view)) or UNKNOWN) for view in self._views]
-        except Unavailable:
-            permit.failed(self._clock() - began)
-            return UNKNOWN
-        except BaseException:
-            permit.cancelled()
-            raise
-        permit.succeeded(self._clock() - began)
-        return _named(held)
-
     def tell(self, reason: str) -> None:
         """Log each reason once: at a thousand requests a second the log would be the next outage."""
         if reason not in self._told and len(self._told) < 1000:
@@ -410,48 +367,6 @@ class Predictor:
             if faults:
                 broken[position] = InvalidRequest(faults)
         return broken
-
-    async def _read(self, rows: pl.DataFrame) -> "_Found":
-        """Values of all views for some rows; nulls, and a reason, where a view cannot be read."""
-        if not self._store.remote:
-            return self._view_values(rows)
-        return await asyncio.get_running_loop().run_in_executor(self._reader, self._view_values, rows)
-
-    def _view_values(self, rows: pl.DataFrame) -> "_Found":
-        until = self._clock() + self._budget * STORE_SHARE
-        parts, views, reason = [], {}, ""
-        for reference, declared in self._views.items():
-            began = self._clock()
-            permit = self.store_breaker.permit() if began <= until else None
-            try:
-                if permit is None:
-                    why = "failed often; it is left alone for a while" if began <= until else "took its time already"
-                    raise Unavailable(f"the online store {why}")
-                lookup = look_up(self.bundle, self._store, reference, rows)
-                permit.succeeded(self._clock() - began)
-                parts.append(lookup.values)
-                views[reference] = ViewRead(
-                    lookup.publication,
-                    lookup.statuses.to_list(),
-                    lookup.revisions.to_list(),
-                    lookup.event_time.to_physical().to_list(),
-                )
-            except BaseException as error:
-                told = isinstance(error, Unavailable | ViewVersionMismatch)
-                if permit is not None and told and not isinstance(error, ViewNotPublished | ViewVersionMismatch):
-                    permit.failed(self._clock() - began)
-                elif permit is not None:
-                    # What it does not hold, or cannot be asked, says nothing of the store.
-                    permit.cancelled()
-                if not told:
-                    raise
-                reason = str(error)
-                self.tell(reason)
-                parts.append(pl.DataFrame(schema={each.name: each.dtype for each in declared}).clear(rows.height))
-                nothing: list[int | None] = [None] * rows.height
-                views[reference] = ViewRead("", ["unavailable"] * rows.height, nothing, nothing)
-        values = pl.concat(parts, how="horizontal") if parts else pl.DataFrame(height=rows.height)
-        return _Found(values, views, reason)
 
     async def _scores(self, numbers: Matrix, deadline: float) -> "_Scores":
         """Calibrated scores and what they say, or why there are none."""
@@ -516,9 +431,6 @@ class Predictor:
 STORE_SHARE = 0.2
 """Of a request's budget, after which no further view is asked for."""
 
-UNKNOWN = "?"
-"""Stands for a publication that is not known."""
-
 LEAST_SECONDS = 0.005
 """Time for the fallback chain of a row that waited past its deadline: it answers in well under a millisecond."""
 
@@ -537,61 +449,6 @@ class _Scores(NamedTuple):
     """Rows whose score is none."""
 
     reason: str = ""
-
-
-class _Found(NamedTuple):
-    values: pl.DataFrame
-    views: dict[str, ViewRead]
-    reason: str
-
-    @property
-    def complete(self) -> bool:
-        return not self.reason
-
-
-def look_up(bundle: Bundle, store: OnlineStore, reference: str, rows: pl.DataFrame) -> Lookup:
-    """Values of a view in the version that the model was trained on.
-
-    Raises
-    ------
-    Unavailable, ViewVersionMismatch
-        As `check_view_version`.
-    """
-    try:
-        return store.lookup(pinned(bundle, reference), rows, rows.get_column("at"))
-    except Unavailable:
-        # Asked only now why: whether the version is held costs as much as to read it.
-        check_view_version(bundle, store, reference)
-        raise
-
-
-def pinned(bundle: Bundle, reference: str) -> str:
-    """The view as the store knows it, in the version that the model was trained on."""
-    return f"{reference}@{bundle.manifest.views[reference]}"
-
-
-def check_view_version(bundle: Bundle, store: OnlineStore, reference: str) -> None:
-    """Make sure that the store holds the version of a view that the model was trained on.
-
-    Raises
-    ------
-    ViewNotPublished
-        The store holds nothing of this view.
-    ViewVersionMismatch
-        It holds another version.
-    Unavailable
-        It cannot be read.
-    """
-    if store.revision(pinned(bundle, reference)) is not None:
-        return
-    offered = store.version(reference)
-    if offered is None:
-        raise ViewNotPublished(reference)
-    raise ViewVersionMismatch(reference, bundle.manifest.views[reference], offered)
-
-
-def _named(publications: Iterable[tuple[str, str]]) -> str:
-    return " ".join(f"{view}@{publication}" for view, publication in publications)
 
 
 def _by_row(views: Mapping[str, ViewRead]) -> list[dict[str, dict[str, Any]]]:

@@ -14,8 +14,9 @@ from mlplatform.errors import GoldenMismatch, MlplatformError
 from mlplatform.features.online import OnlineStore
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, Scores, matrix
-from serving.predictor import Predictor, check_view_version
+from serving.predictor import Predictor
 from serving.roster import Roster
+from serving.view_reader import check_view_version
 
 SECONDS = 2.0
 """Time for the golden rows; a load balancer asks again."""

@@ -106,10 +106,8 @@ class LandingStream:
 
     def _of_file(self, path: Path) -> Held:
         kept = path.with_name(f"{path.stem}.{self._declared.time}.days")
-        try:
+        if kept.exists():
             return msgspec.json.decode(kept.read_bytes(), type=Held)
-        except FileNotFoundError:
-            pass
         # Asked before the file is read: what is appended to one that grows is found by the next look.
         growing = is_growing(path)
         start, held = _read.get(str(path), (0, {}))

@@ -19,7 +19,7 @@ Everything that Redis may refuse or be late with is `Unavailable`, in time: a re
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,7 +33,6 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
     TimeoutError,
 )
 from redis.retry import Retry
@@ -357,23 +356,20 @@ class RedisStore:
     def _asked(self, ask: Callable[[], Any]) -> Any:
         try:
             return ask()
-        except TimeoutError as error:
-            told = "does not answer in time. Look at its load, and at the way to it"
+        except RedisError as error:
+            told = next((told for kind, told in _told.items() if isinstance(error, kind)), None)
+            told = told or f"refuses ({error}). Look into its log"
             raise Unavailable(f"Redis at {self._where} {told}") from error
-        except OutOfMemoryError as error:
-            told = "is full. Give it more memory (maxmemory) or take something away; what was published stays"
-            raise Unavailable(f"Redis at {self._where} {told}") from error
-        except ReadOnlyError as error:
-            told = "takes no writes: it is a replica. Let MLPLATFORM_ONLINE_STORE name the primary"
-            raise Unavailable(f"Redis at {self._where} {told}") from error
-        except AuthenticationError as error:
-            told = "does not let us in. Correct the password in MLPLATFORM_ONLINE_STORE"
-            raise Unavailable(f"Redis at {self._where} {told}") from error
-        except ConnectionError as error:
-            told = "cannot be reached. Start it, or correct MLPLATFORM_ONLINE_STORE; nothing has to be done here then"
-            raise Unavailable(f"Redis at {self._where} {told}") from error
-        except (ResponseError, RedisError) as error:
-            raise Unavailable(f"Redis at {self._where} refuses ({error}). Look into its log") from error
+
+
+_told: Mapping[type[RedisError], str] = {
+    TimeoutError: "does not answer in time. Look at its load, and at the way to it",
+    OutOfMemoryError: "is full. Give it more memory (maxmemory) or take something away; what was published stays",
+    ReadOnlyError: "takes no writes: it is a replica. Let MLPLATFORM_ONLINE_STORE name the primary",
+    AuthenticationError: "does not let us in. Correct the password in MLPLATFORM_ONLINE_STORE",
+    ConnectionError: "cannot be reached. Start it, or correct MLPLATFORM_ONLINE_STORE; nothing else has to be done",
+}
+"""What a failure means and what to do; the first that fits: who is not let in has a connection error too."""
 
 
 def _client(address: str, seconds: float) -> "Redis":

@@ -36,6 +36,9 @@ from mlplatform.training.recipe import recipe
 main_job_aim, second_run_aim = 180.0, 40.0
 """Seconds on two cores."""
 
+patience = 10.0
+"""Seconds to ask again for, while the fallback chain answers."""
+
 
 def run_demo(platform: Platform, domain: Domain, *, ui_port: int, port: int, leave: bool, console: Console) -> bool:
     """Run the main job, serve, and (unless `leave`) stay until interrupted; True when the answer was right."""
@@ -63,7 +66,7 @@ def run_demo(platform: Platform, domain: Domain, *, ui_port: int, port: int, lea
         )
         servers.wait_until_answering(f"{url}/readyz", children[0], log, seconds=90)
         request = _example(platform, domain)
-        answer = _ask(url, request)
+        answer = _ask_model(url, request)
         right = _check(platform, domain, served, request, answer, console)
         steps.end()
         main_job = time.monotonic() - started
@@ -165,6 +168,15 @@ def _example(platform: Platform, domain: Domain) -> dict[str, Any]:
     told = domain.requests.example.get("at")
     at = published if told is None else max(datetime.fromisoformat(str(told)), published)
     return {**domain.requests.example, "at": at.isoformat().replace("+00:00", "Z")}
+
+
+def _ask_model(url: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer of the model with all its features, or the last other one: a busy machine misses a deadline or two."""
+    until = time.monotonic() + patience
+    while True:
+        answer = _ask(url, request)
+        if not answer["degraded"] or time.monotonic() > until:
+            return answer
 
 
 def _ask(url: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The predictor on a real bundle: the answer of the model where it can be had, else of the fallback chain, by row."""
 
 import asyncio
+import itertools
 import shutil
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from mlplatform_tests.fakes.tiny_domain import bundle_of, publish, write_package
 from mlplatform_tests.fakes.waiting import until
 from serving.circuit_breaker import CircuitBreaker
 from serving.predictor import Ask, Batch, Predictor
+from serving.view_reader import ViewReader
 from serving.worker_connections import Scored
 
 AT = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -219,16 +221,34 @@ def test_a_store_that_hangs_costs_its_share_of_the_time(tmp_path: Path) -> None:
         assert until(lambda: statuses(asyncio.run(asked(served))[0]) == ["present"], seconds=10, what="its values")
 
 
+def test_only_a_store_that_is_far_has_a_share_of_the_time(served: Served) -> None:
+    """What a busy machine takes from a store in this process is no reason to answer without its values."""
+    ticks = itertools.count()
+    rows = served.predictor.frame([served.ask(NORTH).values], [served.ask(NORTH).at])
+
+    def statuses(store: Any) -> list[str]:
+        breaker = served.store_breaker
+        reader = ViewReader(
+            served.bundle, store, breaker, seconds=0.5, tell=lambda _: None, clock=lambda: float(next(ticks))
+        )
+        return asyncio.run(reader.read(rows)).views["harbour/berth_waits"].statuses
+
+    store = open_online_store(str(served.home / "online"))
+    assert statuses(store) == ["present"]
+    store.remote = True
+    assert statuses(store) == ["unavailable"]
+
+
 def test_the_revision_is_that_which_the_features_were_made_from(served: Served) -> None:
     """Also when a newer one was published before the answer was remembered; and a batch without a store has none."""
     (batch,), _ = served.predict(NORTH)
-    assert asyncio.run(served.predictor.revision()) == batch.revision
+    assert asyncio.run(served.predictor.reader.revision()) == batch.revision
     publish(served.home)
-    newer = asyncio.run(served.predictor.revision())
+    newer = asyncio.run(served.predictor.reader.revision())
     assert newer != batch.revision
     assert served.predict(NORTH)[0][0].revision == newer
     shutil.rmtree(served.home / "online")
-    assert asyncio.run(served.predictor.revision()).endswith("@?")
+    assert asyncio.run(served.predictor.reader.revision()).endswith("@?")
 
 
 def test_a_fault_of_the_request_is_none_of_the_store(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +257,7 @@ def test_a_fault_of_the_request_is_none_of_the_store(served: Served, monkeypatch
     def raises(*_: Any) -> Any:
         raise DataError("a key of another kind")
 
-    monkeypatch.setattr(served.predictor._store, "lookup", raises)
+    monkeypatch.setattr(served.predictor.reader._store, "lookup", raises)
     for _ in range(50):
         assert served.answers(NORTH)[0].source != "model"
     assert served.store_breaker.state == "closed"
