@@ -29,7 +29,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domains.synthetic import DOMAIN as SHOP
 from mlplatform.domains.synthetic.ground_truth import Switches, first_day, rows
 from mlplatform.features import pipeline
-from mlplatform.features.landing import land
+from mlplatform.features.landing.landing import land
 from mlplatform.features.rules import rules
 from mlplatform.features.tables import Tables, available_at, clocks, partition_end, stages
 from mlplatform.features.view import look_back_days

@@ -76,7 +76,7 @@ def demo(
 @app.command()
 def land(domain: DomainName, first: First = None, last: Last = None) -> None:
     """Put the sample's files into the landing folder, day by day, as the sources would."""
-    from mlplatform.features.landing import land_sample
+    from mlplatform.features.landing.landing import land_sample
 
     declared = registered_domain(domain)
     start = _day(first) or declared.start
@@ -89,7 +89,7 @@ def land(domain: DomainName, first: First = None, last: Last = None) -> None:
 @app.command()
 def backfill(domain: DomainName, first: First = None, last: Last = None) -> None:
     """Take landed days through the six stages, in one run. What is up to date is recomputed and changes nothing."""
-    from mlplatform.features.landing import days_landed_by_all, landed, place_of
+    from mlplatform.features.landing.landing import days_landed_by_all, landed, place_of
     from mlplatform.operations.jobs import materialize_days
     from mlplatform.operations.status import what_is_missing
 
@@ -116,7 +116,7 @@ def stream(
     once: Annotated[bool, typer.Option("--once", help="Publish what is there and exit.")] = False,
 ) -> None:
     """Publish features within a second of the facts, for views that are declared so, until interrupted."""
-    from mlplatform.features.stream_process import stream as publish_as_facts_arrive
+    from mlplatform.features.streaming.process import stream as publish_as_facts_arrive
 
     done = publish_as_facts_arrive(platform_from_settings(), registered_domain(domain), address=address, once=once)
     out.print(f"{done.published} values published, {done.failed} failed, {done.held} facts are dated later than now")

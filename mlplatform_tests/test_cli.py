@@ -15,7 +15,7 @@ import pytest
 from mlplatform.cli import app
 from mlplatform.domains.flight_delay import DOMAIN as FLIGHTS
 from mlplatform.domains.synthetic import DOMAIN
-from mlplatform.features.landing import land_sample
+from mlplatform.features.landing.landing import land_sample
 from mlplatform.features.tables import Tables, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.ledger import Ledger

@@ -14,7 +14,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domains.registered import registered_domains
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
-from mlplatform.features.landing import land
+from mlplatform.features.landing.landing import land
 from mlplatform.features.sensors import range_end, range_start
 from mlplatform.features.tables import Tables, day_range, online_store, stages
 from mlplatform.operations.jobs import quiet

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.errors import DeclarationError
-from mlplatform.features.online import open_online_store
+from mlplatform.features.online.store import open_online_store
 from mlplatform.features.resources import platform_from_settings
 from mlplatform.settings import own_variables, settings
 

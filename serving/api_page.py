@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from mlplatform.domain.source import Source
-from mlplatform.features.fact_rows import streamed_sources
+from mlplatform.features.streaming.fact_rows import streamed_sources
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.fallback import TIERS
 from mlplatform.scoring.request import request_schema

@@ -18,8 +18,8 @@ from starlette.types import Scope, Send
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Source
 from mlplatform.errors import DeclarationError, MalformedBody, Unavailable
-from mlplatform.features.fact_log import FactWriter, fact_folder
-from mlplatform.features.fact_rows import Understood, rows_at_once, streamed_source, understand
+from mlplatform.features.streaming.fact_log import FactWriter, fact_folder
+from mlplatform.features.streaming.fact_rows import Understood, rows_at_once, streamed_source, understand
 from serving.api_page import ARROW
 from serving.arrow_stream import examine
 from serving.problem import send_problem

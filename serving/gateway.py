@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from mlplatform.errors import InvalidRequest, MalformedBody, MlplatformError, QueueFull, Unavailable
-from mlplatform.features.online import OnlineStore, open_online_store
+from mlplatform.features.online.store import OnlineStore, open_online_store
 from mlplatform.registry.bundle import Bundle
 from mlplatform.settings import Settings
 from serving.access import Access, Refused, read_body, request_id

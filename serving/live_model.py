@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from mlplatform.errors import InvalidRequest
-from mlplatform.features.online import OnlineStore
+from mlplatform.features.online.store import OnlineStore
 from mlplatform.registry.bundle import Bundle, load_bundle
 from mlplatform.scoring.fallback import Answer
 from mlplatform.settings import Settings

@@ -27,7 +27,7 @@ from mlplatform.errors import (
     ScoreOutOfRange,
     WorkerFailed,
 )
-from mlplatform.features.online import OnlineStore
+from mlplatform.features.online.store import OnlineStore
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, matrix
 from mlplatform.scoring.fallback import Answer, AnswerColumns, fall_back

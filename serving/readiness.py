@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from mlplatform.errors import GoldenMismatch, MlplatformError
-from mlplatform.features.online import OnlineStore
+from mlplatform.features.online.store import OnlineStore
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, Scores, matrix
 from serving.predictor import Predictor

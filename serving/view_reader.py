@@ -16,7 +16,7 @@ from typing import TypeVar
 import polars as pl
 
 from mlplatform.errors import Unavailable, ViewNotPublished, ViewVersionMismatch
-from mlplatform.features.online import Lookup, OnlineStore
+from mlplatform.features.online.store import Lookup, OnlineStore
 from mlplatform.features.view import view_features
 from mlplatform.registry.bundle import Bundle
 from serving.circuit_breaker import CircuitBreaker

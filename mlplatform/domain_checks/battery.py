@@ -26,7 +26,7 @@ from mlplatform.domain_checks.sample import duplicates, example_request, lands, 
 from mlplatform.domain_checks.verdict import Finding, Looked, fault_of
 from mlplatform.domain_checks.zones import time_zones
 from mlplatform.errors import CannotJudge, MlplatformError
-from mlplatform.features.landing import days_landed_by_all, landed, read_landed
+from mlplatform.features.landing.landing import days_landed_by_all, landed, read_landed
 from mlplatform.provenance.platform import Platform
 
 checks: dict[str, Callable[[Evidence], Looked]] = {

@@ -17,8 +17,8 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.domain.source import Folder
 from mlplatform.errors import DataError
 from mlplatform.features.feature_store import FeatureStore, as_instant
-from mlplatform.features.landing import place_of
-from mlplatform.features.landing_files import files_of
+from mlplatform.features.landing.files import files_of
+from mlplatform.features.landing.landing import place_of
 from mlplatform.features.references import AskedView, likely, model_references, resolve
 from mlplatform.features.stage import Revision
 from mlplatform.features.tables import Tables

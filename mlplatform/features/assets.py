@@ -35,8 +35,8 @@ from mlplatform.features.checks import (
     streamed_evaluations,
 )
 from mlplatform.features.failures import open_failures
+from mlplatform.features.online.publish import published_days
 from mlplatform.features.partitions import daily, trailing
-from mlplatform.features.publish import published_days
 from mlplatform.features.stage import Revision
 from mlplatform.features.tables import Tables, is_of, online_store, stages
 from mlplatform.provenance.code_version import declaration_version

@@ -17,9 +17,9 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Source
 from mlplatform.errors import IncompleteWindow
 from mlplatform.features.failures import Failure, open_failures, record_failures
-from mlplatform.features.landing import Landed, days_landed_by_all, landed
+from mlplatform.features.landing.landing import Landed, days_landed_by_all, landed
+from mlplatform.features.online.publish import publish_values, unpublished
 from mlplatform.features.pipeline import Outcome, made_from_now, pending, run, steps, table_versions
-from mlplatform.features.publish import publish_values, unpublished
 from mlplatform.features.tables import Tables, is_of, online_store, stages
 from mlplatform.features.view import look_back_days
 from mlplatform.provenance.code_version import declaration_version

@@ -28,7 +28,7 @@ from mlplatform.features.failures import open_failures
 from mlplatform.features.partitions import daily
 from mlplatform.features.pipeline import Fault, Outcome, steps
 from mlplatform.features.rules import Checked, check
-from mlplatform.features.streamed_check import compare_streamed, instants_at_most
+from mlplatform.features.streaming.check import compare_streamed, instants_at_most
 from mlplatform.features.tables import Tables, is_of
 from mlplatform.provenance.platform import Platform
 

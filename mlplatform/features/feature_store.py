@@ -16,10 +16,10 @@ import polars as pl
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import DataError, OtherViewVersion, Unavailable
 from mlplatform.features.known_facts import KnownBy, Pins, known_facts
-from mlplatform.features.online import OnlineStore, open_online_store
+from mlplatform.features.online.store import OnlineStore, open_online_store
 from mlplatform.features.point_in_time import point_in_time_join
 from mlplatform.features.references import Asked, AskedView, likely, resolve
-from mlplatform.features.streamed_record import known_at_once
+from mlplatform.features.streaming.record import known_at_once
 from mlplatform.features.tables import Tables
 from mlplatform.features.view import instant
 from mlplatform.provenance.platform import Platform

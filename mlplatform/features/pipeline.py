@@ -29,14 +29,14 @@ from mlplatform.errors import (
     NonDeterministicStage,
     NotLanded,
 )
-from mlplatform.features.landing import landed, place_of, read_landed
+from mlplatform.features.landing.landing import landed, place_of, read_landed
 from mlplatform.features.rules import Checked, check
 from mlplatform.features.stage import Draft, Revision, Stage, Written
-from mlplatform.features.streamed_record import values_record
+from mlplatform.features.streaming.record import values_record
+from mlplatform.features.streaming.within_day import history_within
 from mlplatform.features.tables import Tables, available_at, clocks, day_range, partition_end
 from mlplatform.features.version import view_version
 from mlplatform.features.view import compute_view, look_back_days
-from mlplatform.features.within_day import history_within
 from mlplatform.provenance.code_version import code_version, declaration_version
 from mlplatform.provenance.platform import Platform
 

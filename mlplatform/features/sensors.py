@@ -26,7 +26,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.features.assets import only_due_tag, untold
 from mlplatform.features.chain import Due, due
 from mlplatform.features.checks import without_evaluation
-from mlplatform.features.landing import Landed, landed
+from mlplatform.features.landing.landing import Landed, landed
 from mlplatform.features.pipeline import table_versions
 from mlplatform.features.tables import stages
 from mlplatform.provenance.code_version import declaration_version

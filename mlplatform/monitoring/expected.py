@@ -21,9 +21,9 @@ from mlplatform.features.feature_store import FeatureStore
 from mlplatform.features.historical import historical_features, view_stores
 from mlplatform.features.known_facts import KnownBy
 from mlplatform.features.pipeline import given
+from mlplatform.features.streaming.within_day import assumed_delay
 from mlplatform.features.tables import available_at
 from mlplatform.features.view import feature_names, model_inputs, view_feature_names, view_features
-from mlplatform.features.within_day import assumed_delay
 from mlplatform.monitoring.served import Vectors
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import bundle_of

@@ -18,7 +18,7 @@ from mlplatform.domain.view import AsFactsArrive, FeatureView
 from mlplatform.domains.registered import registered_domains
 from mlplatform.errors import DeclarationError, Unavailable
 from mlplatform.features.feature_store import FeatureStore
-from mlplatform.features.online import OnlineStore, Statistics, open_online_store
+from mlplatform.features.online.store import OnlineStore, Statistics, open_online_store
 from mlplatform.features.references import likely
 from mlplatform.features.tables import Tables
 from mlplatform.features.version import view_version

@@ -17,8 +17,8 @@ from mlplatform import settings
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.domain.source import Folder, Source
-from mlplatform.features.landing import landed, place_of
-from mlplatform.features.online import open_online_store, redis_schemes
+from mlplatform.features.landing.landing import landed, place_of
+from mlplatform.features.online.store import open_online_store, redis_schemes
 from mlplatform.features.tables import Tables, stages
 from mlplatform.operations.finding import Check, Said, broken, ok, warning
 from mlplatform.operations.installation import folder_that_keeps_files

@@ -22,8 +22,8 @@ from mlplatform.domain.source import Folder
 from mlplatform.errors import DataError
 from mlplatform.features.chain import due
 from mlplatform.features.failures import Failure
-from mlplatform.features.landing import Landed, landed, place_of
-from mlplatform.features.landing_files import is_temporary
+from mlplatform.features.landing.files import is_temporary
+from mlplatform.features.landing.landing import Landed, landed, place_of
 from mlplatform.features.stage import Revision
 from mlplatform.features.tables import Tables, stages
 from mlplatform.provenance.platform import Platform

@@ -20,7 +20,7 @@ from mlplatform.domain_checks.verdict import Fault, Finding
 from mlplatform.domains.flight_delay import DOMAIN as FLIGHT_DELAY
 from mlplatform.domains.synthetic import DOMAIN as SYNTHETIC
 from mlplatform.domains.synthetic.ground_truth import Switches, rows
-from mlplatform.features.landing import land_sample
+from mlplatform.features.landing.landing import land_sample
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.broken_twins import TWINS, Twin
 from mlplatform_tests.fakes.odd_domains import ODD_DOMAINS, kiosk

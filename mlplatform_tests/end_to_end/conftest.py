@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.domains.flight_delay import DOMAIN
-from mlplatform.features.landing import land_sample
+from mlplatform.features.landing.landing import land_sample
 from mlplatform.features.tables import day_range
 from mlplatform.operations import jobs
 from mlplatform.provenance.platform import Platform

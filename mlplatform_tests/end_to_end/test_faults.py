@@ -13,9 +13,9 @@ from mlplatform.definitions import platform_definitions
 from mlplatform.domain.model import ModelSpec, Threshold
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import PromotionRefused
-from mlplatform.features.online import open_online_store
+from mlplatform.features.online.publish import unpublished
+from mlplatform.features.online.store import open_online_store
 from mlplatform.features.partitions import recipes
-from mlplatform.features.publish import unpublished
 from mlplatform.features.stage import Stage
 from mlplatform.features.tables import Tables, day_range, online_store, stages
 from mlplatform.operations.jobs import dagster_instance
@@ -50,10 +50,10 @@ MOMENTS = {
         function="mlplatform.features.stage:Stage.append", where="feature_store/courier", after=True
     ),
     "the tables are committed and nothing is published": Moment(
-        function="mlplatform.features.online_lmdb:LmdbStore.replace", where="courier"
+        function="mlplatform.features.online.lmdb_store:LmdbStore.replace", where="courier"
     ),
     "one view is published, its twin is not": Moment(
-        function="mlplatform.features.online_lmdb:LmdbStore.replace", where="courier", after=True
+        function="mlplatform.features.online.lmdb_store:LmdbStore.replace", where="courier", after=True
     ),
 }
 

@@ -14,7 +14,7 @@ import pytest
 from mlplatform.domain.model import ModelSpec
 from mlplatform.domains.flight_delay import DOMAIN
 from mlplatform.features.historical import historical_features
-from mlplatform.features.publish import publish_values
+from mlplatform.features.online.publish import publish_values
 from mlplatform.features.tables import Tables
 from mlplatform.operations.servers import champion_tag
 from mlplatform.provenance.platform import Platform

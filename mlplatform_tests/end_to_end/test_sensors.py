@@ -16,7 +16,7 @@ from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
 from mlplatform.features.chain import due
 from mlplatform.features.failures import open_failures
-from mlplatform.features.online import open_online_store
+from mlplatform.features.online.store import open_online_store
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.operations import servers
 from mlplatform.operations.jobs import dagster_instance

@@ -8,7 +8,7 @@ import polars as pl
 
 from mlplatform.domains.flight_delay import DOMAIN
 from mlplatform.features import pipeline
-from mlplatform.features.landing import land_sample
+from mlplatform.features.landing.landing import land_sample
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.provenance.platform import Platform
 

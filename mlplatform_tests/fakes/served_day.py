@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from mlplatform.domains.synthetic import DOMAIN
-from mlplatform.features.online import open_online_store
+from mlplatform.features.online.store import open_online_store
 from mlplatform.features.tables import Tables
 from mlplatform.monitoring.pickup import pick_up
 from mlplatform.provenance.platform import Platform

@@ -15,13 +15,13 @@ from mlplatform.domain.source import Stream
 from mlplatform.domain.view import AsFactsArrive
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
-from mlplatform.features.fact_consumers import open_consumer
-from mlplatform.features.fact_log import FactWriter, fact_folder
-from mlplatform.features.landing import landing_stream
-from mlplatform.features.landing_stream import LandingStream
-from mlplatform.features.online import OnlineStore, open_online_store
-from mlplatform.features.stream_process import stream
-from mlplatform.features.streaming import Streaming
+from mlplatform.features.landing.landing import landing_stream
+from mlplatform.features.landing.stream import LandingStream
+from mlplatform.features.online.store import OnlineStore, open_online_store
+from mlplatform.features.streaming.consumers import open_consumer
+from mlplatform.features.streaming.fact_log import FactWriter, fact_folder
+from mlplatform.features.streaming.process import stream
+from mlplatform.features.streaming.streaming import Streaming
 from mlplatform.features.view import compute_view
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.synthetic_home import Clock, platform_in

@@ -13,9 +13,9 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import first_day, last_day, rows
 from mlplatform.features import pipeline
-from mlplatform.features.landing import land
+from mlplatform.features.landing.landing import land
+from mlplatform.features.online.publish import publish_values
 from mlplatform.features.pipeline import Outcome
-from mlplatform.features.publish import publish_values
 from mlplatform.features.tables import day_range, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import make_candidate

@@ -15,7 +15,7 @@ import xgboost as xgb
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import Device
-from mlplatform.features.online import ViewRecord, open_online_store
+from mlplatform.features.online.store import ViewRecord, open_online_store
 from mlplatform.features.view import model_inputs
 from mlplatform.provenance.record import Record
 from mlplatform.registry.bundle import Bundle, write_bundle

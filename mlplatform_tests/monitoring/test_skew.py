@@ -12,7 +12,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.view import AsFactsArrive
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows as orders_of
-from mlplatform.features.publish import publish_values
+from mlplatform.features.online.publish import publish_values
 from mlplatform.features.tables import Tables, stages
 from mlplatform.monitoring.checks import skew_result
 from mlplatform.monitoring.expected import Expected

@@ -10,7 +10,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from mlplatform.definitions import platform_definitions
 from mlplatform.domains.synthetic import DOMAIN
-from mlplatform.features.publish import publish_values
+from mlplatform.features.online.publish import publish_values
 from mlplatform.features.sensors import first_wait
 from mlplatform.monitoring.pickup import log_table
 from mlplatform.monitoring.sensors import skew_job_name, skew_sensor

@@ -16,7 +16,7 @@ from mlplatform.domain_checks.battery import evidence_of, run
 from mlplatform.domains.registered import domain_package, registered_domain, registered_domains
 from mlplatform.errors import DataError, DeclarationError
 from mlplatform.features import pipeline
-from mlplatform.features.landing import land_sample
+from mlplatform.features.landing.landing import land_sample
 from mlplatform.features.tables import day_range, stages
 from mlplatform.new_domain import package
 from mlplatform.new_domain.command import new_domain

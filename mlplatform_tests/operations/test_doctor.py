@@ -23,8 +23,8 @@ from mlplatform.domain.source import Folder
 from mlplatform.domains.registered import registered_domains
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import DeclarationError
-from mlplatform.features.online import open_online_store
-from mlplatform.features.publish import view_record
+from mlplatform.features.online.publish import view_record
+from mlplatform.features.online.store import open_online_store
 from mlplatform.features.tables import Tables
 from mlplatform.operations import doctor
 from mlplatform.operations.doctor import as_json, examine, show

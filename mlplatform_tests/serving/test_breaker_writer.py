@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlplatform.features.online import open_online_store
+from mlplatform.features.online.store import open_online_store
 from mlplatform.monitoring.breaker_log import BreakerTransition, breaker_folder, files, read
 from mlplatform.registry.bundle import Bundle
 from mlplatform.settings import settings

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlplatform.errors import DataError, InvalidRequest, WorkerLost
-from mlplatform.features.online import open_online_store
+from mlplatform.features.online.store import open_online_store
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, Scores
 from mlplatform.scoring.fallback import Answer

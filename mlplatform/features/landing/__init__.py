@@ -1,0 +1,1 @@
+"""Landed days: what the sources of a domain have sent, wherever they send it."""

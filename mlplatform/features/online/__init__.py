@@ -1,0 +1,1 @@
+"""The online store: the newest published feature values, for requests that are waiting."""

@@ -1,0 +1,1 @@
+"""Streaming: facts that arrive within the day, and what follows from them before it is over."""
