@@ -42,10 +42,10 @@ demo: .venv/.stamp
 		.venv/.setup_seconds
 	@$(BIN)/mlplatform demo $(ARGS)
 
-# Three processes on the two cores that the smallest machine has: a third of the time is spent waiting for servers. A
-# file stays together, for its module-level fixtures.
+# Three processes on the two cores that the smallest machine has: a third of the time is spent waiting for servers. In
+# the order of collection, in which the long ones, docs and end to end, come early. `conftest.py` says what stays together.
 test: .venv/.stamp
-	@$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: .venv/.stamp
 	@$(BIN)/ruff check .

@@ -15,6 +15,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", action="store_true", help="make the pictures in docs/images anew")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file in one process, for its module-level fixtures; a page of the docs takes minutes and needs none."""
+    for item in items:
+        alone = item.get_closest_marker("alone") is not None
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))
+
+
 @pytest.fixture
 def platform(tmp_path: Path) -> Platform:
     """A platform whose home is empty and whose clock stands still."""

@@ -26,6 +26,7 @@ def names(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("page", PAGES, ids=names)
 def test_a_page_can_be_followed(page: Path, tmp_path: Path) -> None:
