@@ -1,9 +1,11 @@
-"""The historical join beside DuckDB's ASOF JOIN and Feast: a million past requests, three views, 30 days to live.
+"""The feature store beside its peers; here the historical join, and `bench/online_features.py` has the online reads.
 
-`make bench-features ARGS="--rounds 3"`. Every round runs each of them once, in a process of its own, from files to a
-table in memory; what they give is compared row by row. The peers are installed below `var/bench/features` by uv, each
-into an environment of its own. They know no publishing schedule, so here a value is available when it is true. Feast
-runs on its DuckDB offline store; `--file-store` also runs its default one, on a tenth of the rows.
+`make bench-features ARGS="--rounds 3"`, or one half of it with `--only historical`. A million past requests, three
+views, 30 days to live, beside DuckDB's ASOF JOIN and Feast. Every round runs each of them once, in a process of its
+own, from files to a table in memory; what they give is compared row by row. The peers are installed below
+`var/bench/features` by uv, each into an environment of its own. They know no publishing schedule, so here a value is
+available when it is true. Feast runs on its DuckDB offline store; `--file-store` also runs its default one, on a tenth
+of the rows.
 """
 
 import argparse
@@ -11,60 +13,24 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from mlplatform.domain.column import Column
-from mlplatform.domain.domain import Domain
-from mlplatform.domain.view import Feature, FeatureView
-from mlplatform.domains.synthetic import DOMAIN
-from mlplatform.features.stage import Draft, Written
-from mlplatform.features.tables import Tables, partition_end
-from mlplatform.provenance.platform import Platform
+from bench import online_features
+from bench.made_features import FIRST, HOME, OURS_HOME, VIEWS, aim, make_views, python_with, spread
+from mlplatform.features.view import instant
 
-HOME = Path("var/bench/features")
 ENTITIES = 1_000_000
-TTL = timedelta(days=30)
-FIRST = date(2023, 1, 1)
-FEATURES = 5
 MEMORY_AIM = 1.2
 
 
-@dataclass(frozen=True)
-class Made:
-    """A made-up view: `keys` entities, each in every one of `partitions` days, spread over the year."""
-
-    name: str
-    keys: int
-    partitions: int
-
-    @property
-    def key(self) -> str:
-        """Its key column."""
-        return f"key_{self.name}"
-
-    @property
-    def features(self) -> list[str]:
-        """Its feature columns."""
-        return [f"{self.name}_{number}" for number in range(FEATURES)]
-
-    @property
-    def days(self) -> list[date]:
-        """Its partitions."""
-        return [FIRST + timedelta(days=number * 365 // self.partitions) for number in range(self.partitions)]
-
-
-VIEWS = (Made("a", 100_000, 30), Made("b", 10_000, 100), Made("c", 1_000, 365))
-
 OURS = """
 import json, resource, sys, time
-from bench.features import OURS_HOME, domain
+from bench.made_features import OURS_HOME, domain
 import polars as pl
 from mlplatform.features.feature_store import FeatureStore
 from mlplatform.provenance.platform import Platform
@@ -129,23 +95,32 @@ told.to_pandas().rename(columns={"event_timestamp": "at"}).to_parquet(result)
 print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
 """
 
-OURS_HOME = HOME / "home"
 RUNS = {"ours": (OURS, ()), "DuckDB": (DUCKDB, ("duckdb", "pyarrow")), "Feast": (FEAST, ("feast[duckdb]",))}
 """Script, and what its environment holds; none: ours is used."""
 
 
 def main() -> None:
-    """Make the data once, run the rounds, compare, and print the table and the aims."""
+    """Both halves, or the one that is asked for."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--only", choices=["historical", "online"])
     arguments.add_argument(
         "--file-store", action="store_true", help="Feast's default store too, on a tenth of the rows"
     )
     told = arguments.parse_args()
-    entities = _data(HOME)
-    pythons = {name: _environment(name, packages) for name, (_, packages) in RUNS.items()}
+    make_views(VIEWS, OURS_HOME)
+    if told.only != "online":
+        historical(told.rounds, file_store=told.file_store)
+    if told.only != "historical":
+        online_features.online(told.rounds)
+
+
+def historical(rounds: int, *, file_store: bool) -> None:
+    """Run the rounds, compare, and print the table and the aims."""
+    entities = _entities()
+    pythons = {name: python_with(name, packages) for name, (_, packages) in RUNS.items()}
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in RUNS}
-    for number in range(told.rounds):
+    for number in range(rounds):
         # Each round begins with another one.
         for name in [*RUNS][number % len(RUNS) :] + [*RUNS][: number % len(RUNS)]:
             more = ["duckdb"] if name == "Feast" else []
@@ -154,7 +129,7 @@ def main() -> None:
                 f"round {number + 1}: {name} {measured[name][-1][0]:.2f} s, {measured[name][-1][1]:.2f} GB", flush=True
             )
     different = {name: _different(name, entities) for name in RUNS if name != "ours"}
-    if told.file_store:
+    if file_store:
         tenth = HOME / "tenth.parquet"
         pl.read_parquet(entities).head(ENTITIES // 10).write_parquet(tenth)
         seconds, memory = _run("Feast", pythons["Feast"], tenth, ["dask"])
@@ -163,72 +138,19 @@ def main() -> None:
     _table(measured, different)
 
 
-def domain() -> Domain:
-    """The three views as declared to us."""
-    keys = tuple(Column(name=each.key, dtype=pl.Int64(), meaning="made up") for each in VIEWS)
-    (facts,) = DOMAIN.derived
-    views = tuple(
-        FeatureView(
-            name=each.name,
-            meaning="made up",
-            facts=facts.name,
-            entity=(each.key,),
-            features=tuple(Feature(name=name, dtype=pl.Float64(), meaning="made up") for name in each.features),
-            look_back=timedelta(days=1),
-            ttl=TTL,
-            function=_never,
-        )
-        for each in VIEWS
-    )
-    return replace(DOMAIN, derived=(replace(facts, columns=(*facts.columns, *keys)),), views=views, models=())
-
-
-def _never(facts: pl.DataFrame, _at: datetime) -> pl.DataFrame:
-    """Nothing is computed here: the values are made up."""
-    return facts
-
-
-def _data(home: Path) -> Path:
-    """The entity rows and views as files for all, and as tables for us; made when they were not."""
-    entities = home.absolute() / "entities.parquet"
+def _entities() -> Path:
+    """The rows that are asked for, as a file; made when they were not."""
+    entities = HOME.absolute() / "entities.parquet"
     if entities.exists():
         return entities
-    home.mkdir(parents=True, exist_ok=True)
-    chance = np.random.default_rng(20230101)
-    instant = pl.Datetime("us", "UTC")
-    tables = Tables(Platform(home=OURS_HOME.absolute()), domain())
-    for made, view in zip(VIEWS, domain().views, strict=True):
-        frames = {}
-        for day in made.days:
-            at = pl.lit(partition_end(day.isoformat()), dtype=instant)
-            values = {name: chance.standard_normal(made.keys) for name in made.features}
-            keys = {made.key: np.arange(made.keys)}
-            frames[day.isoformat()] = pl.DataFrame(keys | values).with_columns(event_time=at, available_at=at)
-        written = Written(run_id="bench", code_version="1", environment="bench", known_at=datetime.now(UTC))
-        tables.features(view).append({day: Draft(rows=rows) for day, rows in frames.items()}, written)
-        pl.concat(frames.values()).drop("available_at").write_parquet(home / f"{made.name}.parquet")
+    chance = np.random.default_rng(20240101)
     first = int(datetime.combine(FIRST, time(), UTC).timestamp())
+    # Of ten keys that are asked for, one is nobody's.
     rows = {made.key: chance.integers(0, made.keys * 11 // 10, ENTITIES) for made in VIEWS}
     seconds = first + chance.integers(0, 400 * 86_400, ENTITIES)
     made_rows = pl.DataFrame({"row": np.arange(ENTITIES), **rows, "at": seconds * 1_000_000})
     made_rows.with_columns(pl.col("at").cast(instant)).write_parquet(entities)
     return entities
-
-
-def _environment(name: str, packages: Sequence[str]) -> Path:
-    """The Python of an environment with some packages, installed when they were not."""
-    if not packages:
-        return Path(sys.executable)
-    folder = HOME.absolute() / "environments" / name
-    stamp = folder / "installed.txt"
-    if not stamp.exists() or stamp.read_text() != " ".join(packages):
-        print(f"installing {packages[0]} and what it needs", flush=True)
-        uv = str(Path(sys.executable).with_name("uv"))
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
-        install = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *packages]
-        subprocess.run(install, check=True)
-        stamp.write_text(" ".join(packages))
-    return folder / "bin" / "python"
 
 
 def _run(name: str, python: Path, entities: Path, more: Sequence[str]) -> tuple[float, float]:
@@ -273,20 +195,11 @@ def _table(measured: Mapping[str, Sequence[tuple[float, float]]], different: Map
         ratios[name] = [theirs / our for theirs, our in zip(seconds, ours, strict=True)]
         differing = f"{different[name]:,}" if name in different else ""
         memory = max(each for _, each in runs)
-        print(f"{name:8} {_spread(seconds):>26} {memory:8.2f} {_spread(ratios[name]):>26} {differing:>15}")
-    _aim("features.historical.x_feast", statistics.median(ratios["Feast"]), ">=", 20)
-    _aim("features.historical.x_duckdb", statistics.median(ratios["DuckDB"]), ">=", 1)
-    _aim("features.historical.peak_gb", max(memory for _, memory in measured["ours"]), "<=", MEMORY_AIM)
-    _aim("features.historical.rows_differing", sum(different.values()), "<=", 0)
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{min(values):.2f} - {statistics.median(values):.2f} - {max(values):.2f}"
-
-
-def _aim(name: str, value: float, relation: str, aim: float) -> None:
-    met = value >= aim if relation == ">=" else value <= aim
-    print(f"aim  {name}  {value:.2f}  {relation} {aim:g}  {'met' if met else 'short'}")
+        print(f"{name:8} {spread(seconds):>26} {memory:8.2f} {spread(ratios[name]):>26} {differing:>15}")
+    aim("features.historical.x_feast", statistics.median(ratios["Feast"]), ">=", 20)
+    aim("features.historical.x_duckdb", statistics.median(ratios["DuckDB"]), ">=", 1)
+    aim("features.historical.peak_gb", max(memory for _, memory in measured["ours"]), "<=", MEMORY_AIM)
+    aim("features.historical.rows_differing", sum(different.values()), "<=", 0)
 
 
 if __name__ == "__main__":

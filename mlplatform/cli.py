@@ -272,7 +272,7 @@ def new(
     new_domain(name, sample, given, zone=zone, into=into, existing=registered_domains(), ask=ask, console=out)
 
 
-keys = typer.Typer(help="API keys: who may ask a service for predictions.", no_args_is_help=True)
+keys = typer.Typer(help="API keys: who may ask a service for predictions, or send it facts.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
 
@@ -282,9 +282,15 @@ def create_key(
     requests_per_minute: Annotated[
         int | None, typer.Option(help="How often it may ask. Default: as often as the service can answer.", min=1)
     ] = None,
+    may: Annotated[
+        Literal["predictions", "facts", "both"],
+        typer.Option(help="What it is good for: to ask, to send facts, or both."),
+    ] = "predictions",
 ) -> None:
     """Make a key and print it: the only time it is shown."""
-    key_id, token = _api_keys().create(name, requests_per_minute=requests_per_minute)
+    key_id, token = _api_keys().create(
+        name, requests_per_minute=requests_per_minute, may=("predictions", "facts") if may == "both" else (may,)
+    )
     # The key alone on standard output, so that a script can take it.
     print(token)
     problems.print(f"key {key_id} of {name}; it cannot be shown again", highlight=False, markup=False, soft_wrap=True)
@@ -296,7 +302,7 @@ def list_keys() -> None:
     for key in _api_keys().listed():
         limit = "no limit" if key.requests_per_minute is None else f"{key.requests_per_minute} per minute"
         until = "" if key.revoked is None else f"  revoked {key.revoked:%Y-%m-%d %H:%M}"
-        line = f"{key.id}  {key.name}  {limit}  since {key.created:%Y-%m-%d %H:%M}{until}"
+        line = f"{key.id}  {key.name}  {', '.join(key.may)}  {limit}  since {key.created:%Y-%m-%d %H:%M}{until}"
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -4,10 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.s3_endpoint import Endpoint, Held, empty_bucket, s3_endpoint
 from mlplatform_tests.fakes.synthetic_home import TrainedHome, platform_in, trained_home
+
+# How long an example takes says what else the machine does, and nothing of the code.
+settings.register_profile("mlplatform", deadline=None)
+settings.load_profile("mlplatform")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

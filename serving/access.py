@@ -1,4 +1,4 @@
-"""Access: who may ask, how often, and how much at once.
+"""Access: who may ask or send facts, how often, and how much at once.
 
 It works on the raw headers of ASGI, since it stands before every request: an accepted one costs a few microseconds. It
 refuses to look at keys where they are off: a proxy in front may use the same headers for itself.
@@ -15,7 +15,7 @@ from typing import Literal
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from mlplatform.registry.api_keys import ApiKeys
+from mlplatform.registry.api_keys import ApiKeys, Right
 from serving.rate_limit import RateLimits
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -74,10 +74,14 @@ class Access:
         self._required = required
         self._limits = limits or RateLimits()
 
-    async def admit(self, headers: Headers) -> str | Refused:
+    async def admit(self, headers: Headers, right: Right = "predictions") -> str | Refused:
         """The id of the key that a request brings (`NOBODY` where keys are off), or why it is refused.
 
         It waits only where limits are counted in Redis.
+
+        Parameters
+        ----------
+        right : what the key must be good for
         """
         if not self._required:
             return NOBODY
@@ -85,6 +89,8 @@ class Access:
         key = self._keys.find(token)
         if key is None:
             return _unknown if token else _missing
+        if right not in key.may:
+            return _not_for[right]
         if key.requests_per_minute is not None:
             seconds = await self._limits.wait(key.id, key.requests_per_minute)
             if seconds:
@@ -103,6 +109,16 @@ _unknown = Refused(
     "the key is unknown or revoked. Ask for another one; `mlplatform keys create` makes it",
     {"WWW-Authenticate": 'Bearer realm="mlplatform", error="invalid_token"'},
 )
+
+
+_not_for = {
+    right: Refused(
+        403,
+        f"this key may not {act}. Ask for another one; `mlplatform keys create NAME --may {right}` makes it",
+        {"WWW-Authenticate": 'Bearer realm="mlplatform", error="insufficient_scope"'},
+    )
+    for right, act in (("predictions", "ask for predictions"), ("facts", "send facts"))
+}
 
 
 def _token(headers: Headers) -> bytes:

@@ -98,7 +98,7 @@ def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
                 "description": "The answer",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}},
             },
-            **dict.fromkeys(("400", "401", "408", "413", "422", "429", "503"), REFUSED),
+            **dict.fromkeys(("400", "401", "403", "408", "413", "422", "429", "503"), REFUSED),
         },
     }
     batch = {
@@ -124,7 +124,7 @@ def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
                     ARROW: {"schema": {"type": "string", "format": "binary"}},
                 },
             },
-            **dict.fromkeys(("400", "401", "408", "413", "422", "429", "503"), REFUSED),
+            **dict.fromkeys(("400", "401", "403", "408", "413", "422", "429", "503"), REFUSED),
         },
     }
     return {
@@ -207,7 +207,7 @@ def _facts(source: Source) -> dict[str, Any]:
                 "description": "They are kept: how many, and which were refused",
                 "content": {"application/json": {"schema": {"type": "object"}}},
             },
-            **dict.fromkeys(("400", "401", "404", "408", "413", "422", "429", "503"), REFUSED),
+            **dict.fromkeys(("400", "401", "403", "404", "408", "413", "422", "429", "503"), REFUSED),
         },
     }
 

@@ -22,12 +22,17 @@ from mlplatform.features.streaming.fact_log import FactWriter, fact_folder
 from mlplatform.features.streaming.fact_rows import Understood, rows_at_once, streamed_source, understand
 from serving.api_page import ARROW
 from serving.arrow_stream import examine
+from serving.metrics import Metrics
 from serving.problem import send_problem
 
 PATH = "/facts/"
 
 FACT_BYTES = 4 * 1024 * 1024
 """Of one body: ten thousand rows of some hundred bytes. More at once is a day, and a day lands as a file."""
+
+REMEMBERED = 10_000
+"""Events of this worker by which one that is sent again is counted as repeated: whoever did not hear the answer asks
+within seconds. It is a figure only; who reads the log takes each event once, however long ago it came."""
 
 SHOWN = 100
 """Refused rows that are named in an answer; whoever sends thousands of them has one mistake, not thousands."""
@@ -42,11 +47,13 @@ class FactIntake:
     ----------
     home : under which the logs lie
     now : aware UTC
+    metrics : counts what came, by source
     """
 
-    def __init__(self, home: Path, now: Callable[[], datetime]) -> None:
-        self._home, self._now = home, now
+    def __init__(self, home: Path, now: Callable[[], datetime], metrics: Metrics) -> None:
+        self._home, self._now, self._metrics = home, now, metrics
         self._writers: dict[tuple[str, str], FactWriter] = {}
+        self._seen: dict[str, None] = {}
 
     async def answer(
         self, domain: Domain, scope: Scope, body: bytes, name: str, caller: str, send: Send, refuse: Refuse
@@ -59,23 +66,39 @@ class FactIntake:
         caller : id of the API key: two senders may choose the same id
         refuse : of the gateway: (send, status, detail, headers=…)
         """
-        told = {"X-Request-ID": name}
+        told, counted = {"X-Request-ID": name}, ""
         kind = next((value for header, value in scope["headers"] if header == b"content-type"), b"").split(b";")[0]
         try:
             source = streamed_source(domain.sources, scope["path"].removeprefix(PATH))
-            understood = await asyncio.to_thread(
+            counted = f"{domain.name}/{source.name}"
+            understood, identity = await asyncio.to_thread(
                 self._take_in, domain, source, body, kind.decode("latin-1"), f"{caller}:{name}" if caller else name
             )
         except DeclarationError as error:
             await refuse(send, 404, str(error), headers=told)
         except MalformedBody as error:
+            self._metrics.facts(counted, rows=0, refused=0)
             await refuse(send, 400, str(error), headers=told)
         except Unavailable as error:
+            self._metrics.facts(counted, rows=0, refused=0)
             await refuse(send, 503, str(error), headers={**told, "Retry-After": "1"})
         else:
+            rows, refused = understood.rows.height, len(understood.refused)
+            self._metrics.facts(counted, rows=rows, refused=refused, repeated=rows > 0 and self._repeated(identity))
+            if not rows:
+                self._metrics.refused(422)
             await _send(send, source, understood, name)
 
-    def _take_in(self, domain: Domain, source: Source, body: bytes, kind: str, event: str) -> Understood:
+    def _repeated(self, identity: str) -> bool:
+        """Whether this worker has taken in that event before, as far as it remembers."""
+        known = identity in self._seen
+        self._seen[identity] = None
+        if len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return known
+
+    def _take_in(self, domain: Domain, source: Source, body: bytes, kind: str, event: str) -> tuple[Understood, str]:
+        """What the body holds, and the identity of the event; empty where nothing of it was kept."""
         if kind == ARROW:
             examine(body, max_rows=rows_at_once, max_columns=2 * len(source.contract.columns) + 20)
         elif body.count(b"{") > rows_at_once:
@@ -85,8 +108,8 @@ class FactIntake:
             # Nothing is opened before the first append: of two threads the one that is late has made nothing.
             folder = fact_folder(self._home, domain.name, source.name)
             writer = self._writers.setdefault((domain.name, source.name), FactWriter(folder, self._now))
-            writer.append(event, understood.rows)
-        return understood
+            return understood, writer.append(event, understood.rows)
+        return understood, ""
 
 
 async def _send(send: Send, source: Source, understood: Understood, name: str) -> None:

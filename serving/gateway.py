@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlplatform.errors import InvalidRequest, MalformedBody, MlplatformError, QueueFull, Unavailable
 from mlplatform.features.online.store import OnlineStore, open_online_store
+from mlplatform.registry.api_keys import Right
 from mlplatform.registry.bundle import Bundle
 from mlplatform.settings import Settings
 from serving.access import Access, Refused, read_body, request_id
@@ -113,7 +114,7 @@ class Gateway:
             "/readyz": ("GET", self._ready),
             "/": ("GET", self._index),
         }
-        self._intake = FactIntake(settings.home, now)
+        self._intake = FactIntake(settings.home, now, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the life of the process."""
@@ -244,11 +245,19 @@ class Gateway:
                 live = self._live
 
     async def _enter(
-        self, headers: Any, receive: Receive, send: Send, name: str, *, at_most: int, within: float
+        self,
+        headers: Any,
+        receive: Receive,
+        send: Send,
+        name: str,
+        *,
+        at_most: int,
+        within: float,
+        right: Right = "predictions",
     ) -> tuple[LiveModel, str, bytes] | None:
         """The model, the caller and the body; None where the request was refused."""
         told = {"X-Request-ID": name}
-        caller = await self._access.admit(headers)
+        caller = await self._access.admit(headers, right)
         if isinstance(caller, Refused):
             await self._refuse(send, caller.status, caller.detail, headers={**told, **caller.headers})
             return None
@@ -284,7 +293,9 @@ class Gateway:
     async def _facts(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["headers"]
         name = request_id(headers)
-        entered = await self._enter(headers, receive, send, name, at_most=FACT_BYTES, within=BODY_SECONDS)
+        entered = await self._enter(
+            headers, receive, send, name, at_most=FACT_BYTES, within=BODY_SECONDS, right="facts"
+        )
         if entered is not None:
             live, caller, body = entered
             await self._intake.answer(live.predictor.bundle.domain, scope, body, name, caller, send, self._refuse)

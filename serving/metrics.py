@@ -98,6 +98,18 @@ FAMILIES = (
         meaning="Answers that the prediction log could not take",
     ),
     Family(name="mlplatform_refused", kind="counter", meaning="Requests refused, by HTTP status", labels=("status",)),
+    Family(
+        name="mlplatform_fact_events",
+        kind="counter",
+        meaning="Bodies of facts: accepted, repeated (accepted again: the same event was there), or refused as a whole",
+        labels=("source", "outcome"),
+    ),
+    Family(
+        name="mlplatform_fact_rows",
+        kind="counter",
+        meaning="Rows in bodies of facts that could be read: accepted, repeated, or refused for breaking the contract",
+        labels=("source", "outcome"),
+    ),
 )
 _families = {family.name: family for family in FAMILIES}
 
@@ -153,6 +165,21 @@ class Metrics:
     def refused(self, status: int) -> None:
         """A request was refused."""
         self._values[self._place("mlplatform_refused", str(status))] += 1
+
+    def facts(self, source: str, *, rows: int, refused: int, repeated: bool = False) -> None:
+        """A body of facts was answered: how many of its rows were taken in and how many were not.
+
+        Parameters
+        ----------
+        rows : 0 where it was refused as a whole
+        repeated : the same event was taken in before
+        """
+        outcome = "refused" if not rows else "repeated" if repeated else "accepted"
+        self._values[self._place("mlplatform_fact_events", source, outcome)] += 1
+        if rows:
+            self._values[self._place("mlplatform_fact_rows", source, outcome)] += rows
+        if refused:
+            self._values[self._place("mlplatform_fact_rows", source, "refused")] += refused
 
     def breaker(self, name: str, state: str) -> None:
         """A breaker is in this state now, one of `BREAKER_STATES`."""

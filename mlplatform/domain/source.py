@@ -112,6 +112,10 @@ class Stream:
     """First day that is the stream's, of a source that landed in another way before: a late fact of an earlier day
     would otherwise be all that there is of it, and the correction would take the rest away. None: every day is."""
 
+    keep: timedelta | None = None
+    """How long after their day facts stay in the log; then those that are in `raw` go, never sooner than two days after
+    the longest window. None: for ever."""
+
     def __str__(self) -> str:
         return "the facts that were streamed"
 

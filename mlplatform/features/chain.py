@@ -17,6 +17,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Source
 from mlplatform.errors import IncompleteWindow
 from mlplatform.features.failures import Failure, open_failures, record_failures
+from mlplatform.features.landing.clearing import clear_facts
 from mlplatform.features.landing.landing import Landed, days_landed_by_all, landed
 from mlplatform.features.online.publish import publish_values, unpublished
 from mlplatform.features.pipeline import Outcome, made_from_now, pending, run, steps, table_versions
@@ -113,7 +114,8 @@ def run_chain(
 ) -> Generator[tuple[str, Outcome]]:
     """Take days through the selected stages; gives each stage's outcome as soon as it is there.
 
-    With `online_store` selected the newest values are published, after the last stage is given.
+    With `online_store` selected the newest values are published, after the last stage is given. Facts that need not
+    stay any longer are cleared then.
 
     What fails is kept as an open failure, what is made good is closed, also when whoever iterates stops early.
 
@@ -138,6 +140,7 @@ def run_chain(
         yield stage, outcome
     if online_store in selected:
         publish_values(platform, domain)
+    clear_facts(platform, domain)
 
 
 def _record(platform: Platform, domain: Domain, stage: str, days: Sequence[str], outcome: Outcome, run_id: str) -> None:

@@ -8,14 +8,16 @@ What it refuses: a reference to what there is not, a view in another version tha
 zone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 
 import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import DataError, OtherViewVersion, Unavailable
 from mlplatform.features.known_facts import KnownBy, Pins, known_facts
+from mlplatform.features.online.record import now_micros
 from mlplatform.features.online.store import OnlineStore, open_online_store
 from mlplatform.features.point_in_time import point_in_time_join
 from mlplatform.features.references import Asked, AskedView, likely, resolve
@@ -31,6 +33,11 @@ told_with_statuses = {
     "available_at": instant,
 }
 """Columns `<name>__<this>` that stand beside each value where statuses are asked for."""
+
+references_remembered = 64
+"""Lists of references that a store does not resolve again; a program has a few."""
+
+_null = pl.Series("status", ["null"])
 
 
 class FeatureStore:
@@ -56,6 +63,9 @@ class FeatureStore:
         self._domain = domain
         self._online = online
         self._now = now or platform.clock
+        # A declaration does not change while a process runs, and to hash it takes longer than to look a key up.
+        self._resolved = lru_cache(maxsize=references_remembered)(partial(resolve, domain))
+        self._key_schemas: dict[str, pl.Schema] = {}
 
     def get_historical_features(
         self,
@@ -95,7 +105,7 @@ class FeatureStore:
             known_by = as_instant(known_by, "known_by")
         elif known_by not in (None, "then"):
             raise DataError(f"known_by is {known_by!r}. Give None, 'then' or an aware datetime")
-        asked = resolve(self._domain, _listed(refs))
+        asked = self._resolved(_listed(refs))
         instants = _instants(entities, at)
         answers = {
             each.label: self.historical_view(each, entities, instants, known_by, pins, statuses=statuses)
@@ -127,12 +137,13 @@ class FeatureStore:
         Unavailable
             The online store cannot be read, or holds nothing of a view.
         """
-        asked = resolve(self._domain, _listed(refs))
+        asked = self._resolved(_listed(refs))
         if isinstance(at, str):
             instants = _instants(keys, at)
         else:
             now = as_instant(at if at is not None else self._now(), "at")
-            instants = pl.Series("at", [now], dtype=instant).new_from_index(0, keys.height)
+            # By its number: Polars takes longer over one datetime than over a thousand numbers.
+            instants = pl.Series("at", [now_micros(now)]).new_from_index(0, keys.height).cast(instant)
         answers = {each.label: self._looked_up(each, keys, instants) for each in asked.views}
         return _beside(keys, asked, answers, statuses=statuses)
 
@@ -178,8 +189,9 @@ class FeatureStore:
     def _looked_up(self, asked: AskedView, keys: pl.DataFrame, instants: pl.Series) -> pl.DataFrame:
         """The same from the online store."""
         store = self._online_store()
-        schema = Tables(self._platform, asked.owner).features(asked.view).schema
-        rows = _keys(asked, schema, keys)
+        if asked.label not in self._key_schemas:
+            self._key_schemas[asked.label] = Tables(self._platform, asked.owner).features(asked.view).schema
+        rows = _keys(asked, self._key_schemas[asked.label], keys)
         there = store.version(asked.label)
         if there is None:
             raise Unavailable(
@@ -189,11 +201,14 @@ class FeatureStore:
             raise OtherViewVersion(asked.label, asked.version, there)
         # By its version, for another one may take its place in between.
         found = store.lookup(f"{asked.label}@{asked.version}", rows, instants)
-        return found.values.select(list(asked.columns)).with_columns(
-            found.statuses.alias("status"),
-            found.revisions.alias("revision"),
-            found.event_time.alias("event_time"),
-            found.available_at.alias("available_at"),
+        return pl.DataFrame(
+            [
+                *(found.values.get_column(feature) for feature in asked.columns),
+                found.statuses.alias("status"),
+                found.revisions.alias("revision"),
+                found.event_time.alias("event_time"),
+                found.available_at.alias("available_at"),
+            ]
         )
 
     def _online_store(self) -> OnlineStore:
@@ -207,19 +222,31 @@ def _beside(rows: pl.DataFrame, asked: Asked, answers: dict[str, pl.DataFrame], 
     told: dict[str, pl.Series] = {}
     for view in asked.views:
         answer = answers[view.label]
-        for feature, name in view.columns.items():
-            told[name] = answer.get_column(feature).alias(name)
-            if statuses:
-                word = pl.when((pl.col("status") == "present") & pl.col(feature).is_null()).then(pl.lit("null"))
-                columns = answer.select(word.otherwise(pl.col("status")).alias("status"), *list(told_with_statuses)[1:])
-                for column, dtype in told_with_statuses.items():
-                    told[f"{name}__{column}"] = columns.get_column(column).cast(dtype).alias(f"{name}__{column}")
+        told |= {name: answer.get_column(feature).alias(name) for feature, name in view.columns.items()}
+        if statuses:
+            told |= _told_with(answer, view.columns)
     order = [*asked.columns]
     if statuses:
         order += [f"{name}__{column}" for name in asked.columns for column in told_with_statuses]
     if clash := [name for name in order if name in rows.columns]:
         raise DataError(f"the rows already have {', '.join(clash)}, which is what is asked for. Drop or rename it")
     return rows.hstack([told[name] for name in order])
+
+
+def _told_with(answer: pl.DataFrame, columns: Mapping[str, str]) -> dict[str, pl.Series]:
+    """`told_with_statuses` of each value of a view."""
+    same = {column: answer.get_column(column).cast(dtype) for column, dtype in told_with_statuses.items()}
+    present = same["status"] == "present"
+    absent = answer.height - int(present.sum())
+    told = {}
+    for feature, name in columns.items():
+        value = answer.get_column(feature)
+        # What is not present has no value, and mostly nothing else is without one.
+        null = value.null_count() > absent
+        status = same["status"].zip_with(~present | value.is_not_null(), _null) if null else same["status"]
+        for column, each in {**same, "status": status}.items():
+            told[f"{name}__{column}"] = each.alias(f"{name}__{column}")
+    return told
 
 
 def _keys(asked: AskedView, schema: pl.Schema, rows: pl.DataFrame) -> pl.DataFrame:
@@ -271,5 +298,5 @@ def as_instant(time: datetime, what: str) -> datetime:
     return time.astimezone(UTC)
 
 
-def _listed(refs: Sequence[str]) -> list[str]:
-    return [refs] if isinstance(refs, str) else list(refs)
+def _listed(refs: Sequence[str]) -> tuple[str, ...]:
+    return (refs,) if isinstance(refs, str) else tuple(refs)

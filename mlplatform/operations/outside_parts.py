@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,10 +20,12 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.domain.source import Folder, Source
 from mlplatform.features.landing.landing import landed, place_of
 from mlplatform.features.online.store import open_online_store, redis_schemes
+from mlplatform.features.streaming.progress import stream_status, streamed_views
 from mlplatform.features.tables import Tables, stages
 from mlplatform.operations.finding import Check, Said, broken, ok, warning
 from mlplatform.operations.installation import folder_that_keeps_files
 from mlplatform.operations.jobs import dagster_instance
+from mlplatform.operations.status import human
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.bento import bento_home, bento_tag
 from mlplatform.registry.bundle import load_bundle
@@ -32,6 +35,12 @@ from mlplatform.scoring.booster import check_device
 sqlite = "sqlite:///"
 
 answer_seconds = 5.0
+
+silent_after = timedelta(minutes=1)
+"""A stream that runs tells every ten seconds that it does."""
+
+long_ago = timedelta(hours=1)
+"""A process that was to be restarted is back by then; what is still away after it was forgotten."""
 
 start_daemon = (
     "start `dagster-webserver` and `dagster-daemon run` with DAGSTER_HOME set to that folder, or `mlplatform demo`"
@@ -96,6 +105,13 @@ def domain_checks(platform: Platform, domain: Domain) -> Iterator[Check]:
         if platform.online_store.startswith(redis_schemes)
         else f"remove that folder and run `mlplatform backfill {name}`, which publishes the features again",
     )
+    if streamed_views(domain):
+        yield Check(
+            part=f"stream {name}",
+            looked_at=", ".join(streamed_views(domain)),
+            look=lambda: _stream(platform, domain),
+            mend="make the home folder readable and writable for this user",
+        )
     for model in domain.models:
         yield Check(
             part=f"champion {name}/{model.name}",
@@ -266,6 +282,25 @@ def _online(platform: Platform, domain: Domain) -> Said:
     there = [each for each in found if each is not None]
     keys, size = sum(each.keys for each in there), sum(each.bytes for each in there)
     return ok(f"{len(there)} of {len(found)} views published, {keys:,} keys, {size / 1e6:.1f} MB")
+
+
+def _stream(platform: Platform, domain: Domain) -> Said:
+    found, now = stream_status(platform, domain), platform.clock()
+    wait = f"{'over ' if found.more_wait else ''}{found.waiting_events:,} events wait"
+    silent = now - found.last_step if found.last_step else None
+    if not found.running:
+        start = f"run `mlplatform stream {domain.name}`, under whatever restarts your processes"
+        if silent is None:
+            return warning(f"{', '.join(found.views)} follow the facts, but nothing has ever streamed; {wait}", start)
+        told = f"it stopped {human(silent)} ago: what has come since is not in the features; {wait}"
+        return broken(told, start) if silent > long_ago else warning(told, start)
+    if silent is None or silent > silent_after:
+        told = "it runs, but has finished nothing" + ("" if silent is None else f" for {human(silent)}")
+        return warning(f"{told}; {wait}", "look into its log; started again it goes on where it was")
+    if found.blocked:
+        return warning(found.blocked, "nothing is lost: what is owed is published once that is mended")
+    newest = "no fact yet" if found.newest_fact is None else f"the newest fact is {human(now - found.newest_fact)} old"
+    return ok(f"it runs; {newest}; {wait}")
 
 
 def _champion(platform: Platform, domain: Domain, model: ModelSpec) -> Callable[[], Said]:

@@ -25,6 +25,7 @@ from mlplatform.features.failures import Failure
 from mlplatform.features.landing.files import is_temporary
 from mlplatform.features.landing.landing import Landed, landed, place_of
 from mlplatform.features.stage import Revision
+from mlplatform.features.streaming.progress import StreamStatus, stream_status, streamed_views
 from mlplatform.features.tables import Tables, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.ledger import Ledger
@@ -94,6 +95,9 @@ class DomainStatus:
     """Day -> what it waits for: a source, a day in its windows."""
 
     failures: tuple[Failure, ...]
+    stream: StreamStatus | None
+    """What publishes features as facts arrive; None: none are published so, or it could not be read."""
+
     strangers: dict[str, str]
     """What lies in a landing place and is not taken in, as `source/name`, and why; `name` is beside the sources."""
 
@@ -185,6 +189,9 @@ def _domain(platform: Platform, domain: Domain) -> DomainStatus:
     strangers = {f"{source}/{name}": why for source, place in places.items() for name, why in place.strangers.items()}
     if any(place is not unread for place in places.values()):  # else it would be looked for in vain, and be no error
         strangers |= reading.of("landing place", partial(_beside_the_sources, platform, domain), dict[str, str]())
+    streamed = None
+    if streamed_views(domain):
+        streamed = reading.of("stream", partial(stream_status, platform, domain), None)
     models = tuple(
         reading.of(f"model {model.name}", partial(_model, platform, domain, model.name), _unknown(model.name))
         for model in domain.models
@@ -200,10 +207,11 @@ def _domain(platform: Platform, domain: Domain) -> DomainStatus:
         due=days_due,
         waiting=dict(found.waiting) if found else {},
         failures=failures,
+        stream=streamed,
         strangers=strangers,
         models=models,
         errors=reading.errors,
-        next=tuple(_next(domain, places, newest, days_due, failures, models, reading.errors)),
+        next=tuple(_next(domain, places, newest, days_due, failures, streamed, models, reading.errors)),
         unreadable=len(reading.errors) == reading.looks,
     )
 
@@ -302,6 +310,7 @@ def _next(
     newest: Mapping[str, str | None],
     days_due: tuple[str, ...],
     failures: tuple[Failure, ...],
+    streamed: StreamStatus | None,
     models: tuple[ModelStatus, ...],
     errors: Mapping[str, str],
 ) -> Iterator[str]:
@@ -320,6 +329,9 @@ def _next(
             yield f"nothing has landed: let the sources of {domain.name} deliver"
         else:
             yield f"nothing has landed: `mlplatform demo --domain {domain.name}` shows it all on the sample"
+    if streamed is not None and not streamed.running:
+        views = ", ".join(streamed.views)
+        yield f"`mlplatform stream {domain.name}` publishes {views} as facts arrive; it does not run"
     if newest["feature_store"] is not None:
         for each in models:
             if each.champion is None and each.last_training is None and f"model {each.model}" not in errors:
@@ -369,7 +381,18 @@ def _told(found: DomainStatus) -> Iterator[str]:
         "[red]failed[/red]",
         [f"{each.day} {each.stage} {each.table}, tried {each.attempts} ×: {each.reason}" for each in found.failures],
     )
+    if found.stream is not None:
+        yield _stream_line(found.stream)
     yield from _some("not taken in", [f"{name}: {why}" for name, why in found.strangers.items()])
+
+
+def _stream_line(stream: StreamStatus) -> str:
+    state = "runs" if stream.running else "[red]does not run[/red]"
+    age = stream.newest_fact_age_seconds
+    newest = "no fact yet" if age is None else f"the newest fact is {human(timedelta(seconds=age))} old"
+    wait = f"{'over ' if stream.more_wait else ''}{stream.waiting_events:,} events wait"
+    blocked = f"; {escape(stream.blocked)}" if stream.blocked else ""
+    return f"stream of {', '.join(map(escape, stream.views))}: {state}; {newest}; {wait}{blocked}"
 
 
 def _some(label: str, lines: list[str]) -> Iterator[str]:

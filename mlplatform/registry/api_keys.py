@@ -1,4 +1,4 @@
-"""The API keys: who may ask for predictions, and how often.
+"""The API keys: who may ask for predictions or send facts, and how often.
 
 A key is 256 random bits, shown once when it is made; what is kept is its SHA-256. A slow hash, as passwords need, would
 add nothing: nobody can try 2^256 values, and every request would pay for it.
@@ -14,12 +14,13 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -32,6 +33,9 @@ TOKEN = re.compile(rb"mlp_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 
 LOOK_AGAIN = 1.0
 """Seconds after which a reader looks whether the file has changed: how long a revoked key can still be used."""
+
+Right = Literal["predictions", "facts"]
+"""What a key may be used for: to ask, or to send facts, which change what everybody is answered."""
 
 _nobody = bytes(32)
 
@@ -51,6 +55,10 @@ class ApiKey:
     revoked: datetime | None = None
     requests_per_minute: int | None = None
     """None: as many as the service can answer."""
+
+    may: tuple[Right, ...] = ("predictions",)
+    """Whoever asks for predictions is not trusted with the facts that they are made from unless somebody says so. Keys
+    from before there was a choice may ask too."""
 
 
 def keys_folder(home: Path) -> Path:
@@ -82,7 +90,9 @@ class ApiKeys:
         self._seen: tuple[int, ...] | None = None
         self._look_at = -float("inf")
 
-    def create(self, name: str, *, requests_per_minute: int | None = None) -> tuple[str, str]:
+    def create(
+        self, name: str, *, requests_per_minute: int | None = None, may: Sequence[Right] = ("predictions",)
+    ) -> tuple[str, str]:
         """Make a key.
 
         Returns
@@ -92,7 +102,7 @@ class ApiKeys:
         Raises
         ------
         DeclarationError
-            The name or the limit cannot be.
+            The name, the limit or the rights cannot be.
         KeysUnreadable
             The file is damaged; nothing was changed.
         """
@@ -100,6 +110,8 @@ class ApiKeys:
             raise DeclarationError(f"{name!r} is no name for a key. Take 1 to 64 characters that tell whose it is")
         if requests_per_minute is not None and requests_per_minute < 1:
             raise DeclarationError(f"{requests_per_minute} requests per minute is no limit. Revoke the key instead")
+        if not may:
+            raise DeclarationError("a key that may do nothing is none. Let it ask for predictions, or send facts")
         with self._changing() as keys:
             taken = {key.id for key in keys}
             key_id = next(told for told in iter(lambda: secrets.token_hex(4), "") if told not in taken)
@@ -111,6 +123,7 @@ class ApiKeys:
                     sha256=sha256(token.encode()).hexdigest(),
                     created=self._now(),
                     requests_per_minute=requests_per_minute,
+                    may=tuple(sorted(set(may))),
                 )
             )
         return key_id, token

@@ -16,6 +16,7 @@ from mlplatform.domain import column, domain, model, source, view
 from mlplatform.features.tables import stages
 from mlplatform.settings import own_variables
 from mlplatform_tests.docs.page import PAGES, ROOT
+from serving.metrics import FAMILIES
 
 PROSE = "\n".join(page.read_text(encoding="utf-8") for page in PAGES if page.parent.name == "docs")
 
@@ -86,6 +87,12 @@ def test_every_command_is_told_of() -> None:
 def test_every_setting_is_told_of() -> None:
     """Each variable that is ours is on a page that a person has written."""
     assert [name for name in own_variables if name not in PROSE] == []
+
+
+def test_every_figure_is_told_of() -> None:
+    """Each name that `/metrics` shows is on the page about serving."""
+    told = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    assert [family.name for family in FAMILIES if f"`{family.name}`" not in told] == []
 
 
 def test_every_asset_is_told_of() -> None:

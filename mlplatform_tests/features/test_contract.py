@@ -86,7 +86,7 @@ def test_one_bad_partition_of_many_fails_with_true_counts() -> None:
     }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.lists(st.sampled_from([0, 0, 0, 1, 2**40]), min_size=9, max_size=9), min_size=1, max_size=4))
 def test_an_expectation_is_met_exactly_when_no_row_breaks_its_rule(counts: list[list[int]]) -> None:
     """Whatever was counted, on whichever days: the official verdict of each rule is that of the Polars rules."""

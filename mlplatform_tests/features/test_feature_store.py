@@ -193,7 +193,7 @@ def obvious(
     return "present", {fact.value for fact in facts}, (newest[1], newest[0], {fact.available_at for fact in facts})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), zones, units, known_bys)
 def test_history_is_read_as_it_was(
     seed: int,
@@ -315,7 +315,7 @@ moments = st.one_of(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(couriers, districts, moments), max_size=30))
 def test_both_stores_tell_the_same(trained: TrainedHome, rows: list[tuple[Any, ...]]) -> None:
     """For any request after the last publication: the same columns, types, values and statuses, to the bit."""

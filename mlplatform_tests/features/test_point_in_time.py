@@ -61,7 +61,7 @@ def join(
     return point_in_time_join(entities, frame, keys=["courier", "district"], values=["value"], ttl=ttl)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(asked, facts, ttls)
 def test_it_gives_what_could_have_been_known(
     rows: list[Sequence[Any]], histories: list[Sequence[Any]], ttl: timedelta
@@ -75,7 +75,7 @@ def test_it_gives_what_could_have_been_known(
         assert value in right, row
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(asked, facts, ttls, instants)
 def test_what_becomes_available_later_changes_no_earlier_answer(
     rows: list[Sequence[Any]], histories: list[Sequence[Any]], ttl: timedelta, now: datetime
@@ -87,7 +87,7 @@ def test_what_becomes_available_later_changes_no_earlier_answer(
     assert join(past, distinct, ttl).equals(join(past, known, ttl))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(asked, facts, ttls)
 def test_facts_without_revisions_are_ordered_by_event_time_alone(
     rows: list[Sequence[Any]], histories: list[Sequence[Any]], ttl: timedelta

@@ -85,7 +85,7 @@ def broken_by_eye(row: dict[str, Any]) -> Iterator[str]:
         yield "calm is early"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ROWS)
 def test_every_row_is_kept_or_refused_with_the_rules_it_breaks(rows: list[dict[str, Any]]) -> None:
     """Whatever the rows, kept, refused, their reasons, all counts and verdicts equal those found row by row."""
@@ -249,7 +249,7 @@ def test_a_value_without_an_exact_counterpart_is_refused_by_name(
         cast_to_contract(landed.alias("x").to_frame(), one(dtype), path="flights.parquet")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1)), st.sampled_from([pl.Int8(), pl.UInt16(), pl.Int32(), pl.UInt64()]))
 def test_integers_survive_or_are_refused(values: list[int], dtype: pl.DataType) -> None:
     """No integer becomes another one on its way into a narrower column."""

@@ -30,7 +30,7 @@ from mlplatform.features.stage import Draft, Revision, Stage, Written
 SCHEMA = {"flight": pl.Int64(), "delay": pl.Float64()}
 NOON = datetime(2013, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
 # Each example makes a table on disk.
-FEW_EXAMPLES = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+FEW_EXAMPLES = settings(max_examples=10, suppress_health_check=list(HealthCheck))
 
 
 def draft(*delays: float, inputs: tuple[str, ...] = (), known_at: datetime | None = None) -> Draft:

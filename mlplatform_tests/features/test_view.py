@@ -32,7 +32,7 @@ FACTS = pl.concat(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.permutations(range(FACTS.height)))
 def test_the_order_of_the_facts_is_not_seen(order: list[int]) -> None:
     """Whatever order the rows come in, every view gives the same values to the bit, sorted by key."""

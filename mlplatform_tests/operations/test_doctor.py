@@ -1,5 +1,6 @@
 """The doctor: each part is unplugged in turn, and named with what mends it; the others are well."""
 
+import fcntl
 import http.server
 import io
 import json
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import DeclarationError
 from mlplatform.features.online.publish import view_record
 from mlplatform.features.online.store import open_online_store
+from mlplatform.features.streaming.process import stream
+from mlplatform.features.streaming.progress import lock_file
 from mlplatform.features.tables import Tables
 from mlplatform.operations import doctor
 from mlplatform.operations.doctor import as_json, examine, show
@@ -34,6 +38,7 @@ from mlplatform.operations.outside_parts import domain_checks, platform_checks, 
 from mlplatform.provenance.platform import Platform, wall_clock
 from mlplatform.registry.bento import bento_home, bento_tag
 from mlplatform.registry.bundle import load_bundle
+from mlplatform_tests.fakes.streamed_shop import FIRST, SECOND, SHOP, orders, streamed_shop
 from mlplatform_tests.fakes.synthetic_home import TrainedHome, land_orders
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -295,6 +300,46 @@ def test_a_database_address_that_leads_nowhere(platform: Platform) -> None:
     """Any other address is a database's."""
     uri = f"sqlite+pysqlite:///{platform.home}/no/such/folder.db"
     assert "unable to open database file" in only(outside(replace(platform, mlflow_uri=uri)), "mlflow").told
+
+
+def test_a_stream_that_nobody_runs(tmp_path: Path) -> None:
+    """Never started and just stopped are warnings, stopped long ago is broken; each names the command."""
+    shop = streamed_shop(tmp_path).at(1, 20)
+
+    def looked() -> Finding:
+        return next(each for each in made([*domain_checks(shop.platform, SHOP)]) if each.part == "stream synthetic")
+
+    shop.send("first", orders(FIRST)[:20])
+    never = looked()
+    assert (never.verdict, "nothing has ever streamed; 1 events wait" in never.told) == ("warning", True)
+    stream(shop.platform, SHOP, once=True)
+    shop.send("second", orders(FIRST)[20:])
+    for minutes, verdict, age in ((50, "warning", "50 min"), (20, "broken", "1 h 10 min")):
+        shop.clock.now += timedelta(minutes=minutes)
+        stopped = looked()
+        assert (stopped.verdict, f"it stopped {age} ago" in stopped.told) == (verdict, True)
+        assert "1 events wait" in stopped.told
+    assert {"`mlplatform stream synthetic`" in each.mend for each in (never, stopped)} == {True}
+    assert not any(each.part.startswith("stream") for each in domain_checks(shop.platform, DOMAIN))
+
+
+def test_a_stream_that_runs_and_does_nothing(tmp_path: Path) -> None:
+    """No sign of life is a warning, and so is a value that is owed; else it is well, with the age of its facts."""
+    shop = streamed_shop(tmp_path).at(3, 12)
+    shop.send("first", orders(FIRST))
+
+    def looked() -> Finding:
+        with lock_file(shop.platform.home, SHOP).open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            return next(each for each in made([*domain_checks(shop.platform, SHOP)]) if each.part == "stream synthetic")
+
+    stream(shop.platform, SHOP, once=True)
+    assert (looked().verdict, "waits for 2024-01-02" in looked().told) == ("warning", True)
+    shop.send("second", orders(SECOND))
+    stream(shop.platform, SHOP, once=True)
+    assert (looked().verdict, "the newest fact is 12 h old; 0 events wait" in looked().told) == ("ok", True)
+    shop.clock.now += timedelta(minutes=2)
+    assert (looked().verdict, "it runs, but has finished nothing for 2 min" in looked().told) == ("warning", True)
 
 
 def test_a_device_that_is_not_there(platform: Platform) -> None:

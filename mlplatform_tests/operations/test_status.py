@@ -1,5 +1,6 @@
 """Status: what a person sees of days, failures and models, also where a part of it cannot be read."""
 
+import fcntl
 import io
 import json
 from dataclasses import replace
@@ -14,11 +15,14 @@ from mlplatform.domain.source import Folder
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import first_day, rows
 from mlplatform.features.chain import run_chain
+from mlplatform.features.streaming.process import stream
+from mlplatform.features.streaming.progress import lock_file
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.operations.status import DomainStatus, as_json, human, show, status
 from mlplatform.provenance.platform import Platform
 from mlplatform.rollout.judge import load_decision
 from mlplatform.training.recipe import recipe, save_recipe
+from mlplatform_tests.fakes.streamed_shop import SHOP, orders, streamed_shop
 from mlplatform_tests.fakes.synthetic_home import ALL_DAYS, Clock, TrainedHome, land_orders, platform_in
 
 DAYS = day_range("2024-01-01", "2024-01-05")
@@ -111,6 +115,28 @@ def test_quarantined_rows_are_counted_by_source_for_the_newest_day_and_overall(p
     refused = found.quarantine["orders"]
     assert (refused.newest_day, refused.newest_rows, refused.rows) == (DAYS[1], 1, 3)
     assert f"quarantine of orders: 3 rows, 1 of them on {DAYS[1]}" in shown(found)
+
+
+def test_a_stream_that_does_not_run_is_told_with_its_command(tmp_path: Path) -> None:
+    """How far it had come and what waits, for people and for scripts; a domain without streamed views says nothing."""
+    shop = streamed_shop(tmp_path).at(1, 22)
+    shop.send("first", orders(DAYS[0])[:20])
+    newest = max(each for each in orders(DAYS[0])[:20]["reported_at"] if each <= shop.clock())
+    stream(shop.platform, SHOP, once=True)
+    shop.at(3, 22).send("second", orders(DAYS[0])[20:])
+    (found,) = status(shop.platform, [SHOP])
+    (hint,) = (each for each in found.next if "`mlplatform stream synthetic`" in each)
+    assert "publishes courier, district as facts arrive; it does not run" in hint
+    told = f"does not run; the newest fact is {human(shop.clock() - newest)} old; 1 events wait"
+    assert f"stream of courier, district: {told}" in shown(found)
+    (scripts,) = json.loads(as_json([found]))
+    assert (scripts["stream"]["running"], scripts["stream"]["waiting_events"]) == (False, 1)
+    with lock_file(shop.platform.home, SHOP).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        (found,) = status(shop.platform, [SHOP])
+    assert "stream of courier, district: runs; the newest fact is" in shown(found)
+    assert not any("mlplatform stream" in each for each in found.next)
+    assert one(shop.platform).stream is None and "stream" not in shown(one(shop.platform))
 
 
 def test_a_day_that_waits_says_for_which_day(platform: Platform) -> None:

@@ -384,7 +384,7 @@ def test_a_file_on_disk_and_its_reload(tmp_path: Path, monkeypatch: pytest.Monke
     assert code_version(importlib.reload(module).f) != before
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), size=st.integers(2, 6))
 def test_exactly_the_reachable_functions_move_it(sources: _Sources, data: st.DataObject, size: int) -> None:
     """Over any call graph, cycles included: a change of function i moves the version of function 0 if 0 reaches i."""

@@ -14,7 +14,7 @@ from mlplatform.errors import DeclarationError
 from mlplatform.provenance.content_hash import content_hash
 
 # A slow example says nothing about the code here.
-BUSY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BUSY_MACHINE = settings(suppress_health_check=[HealthCheck.too_slow])
 FEW_LETTERS = st.lists(st.text(alphabet="ab\0", max_size=3), max_size=4)
 VALUES: dict[pl.DataType, st.SearchStrategy[object]] = {
     pl.Int64(): st.integers(-(2**63), 2**63 - 1),

@@ -1,5 +1,6 @@
 """The API keys: what is kept of them, who sees a change when, and two who change them at once."""
 
+import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -51,6 +52,21 @@ def test_the_hash_is_of_the_whole_token(tmp_path: Path) -> None:
     keys.create("shop")
     (key,) = keys.listed()
     assert keys.find(f"mlp_{key.id}_{key.sha256[:43]}".encode()) is None
+
+
+def test_a_key_may_ask_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+    """Facts only where somebody said so; a key that was stored before there was a choice goes on asking."""
+    keys = keys_in(tmp_path)
+    keys.create("shop")
+    keys.create("courier", may=["facts"])
+    keys.create("both", may=["predictions", "facts", "facts"])
+    assert [key.may for key in keys.listed()] == [("predictions",), ("facts",), ("facts", "predictions")]
+    with pytest.raises(DeclarationError, match="may do nothing"):
+        keys.create("neither", may=[])
+    stored = json.loads((tmp_path / "keys.json").read_bytes())
+    del stored[0]["may"]
+    (tmp_path / "keys.json").write_text(json.dumps(stored))
+    assert keys.listed()[0].may == ("predictions",)
 
 
 def test_a_running_reader_sees_changes_within_a_second_and_not_before_it_looks(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_which_version_served_at_an_instant_is_a_query(platform: Platform) -> No
     assert ledger.champion(MODEL) == "b"
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from([MODEL, OTHER]), st.sampled_from("abc")), max_size=5))
 def test_the_models_do_not_see_each_other(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, str]]

@@ -13,7 +13,7 @@ from mlplatform.registry.manifest import Manifest, diff
 from mlplatform_tests.fakes.tiny_domain import record
 
 # YAML in pure Python: 5 ms each, and a busy machine makes more of it.
-unhurried = settings(deadline=None, max_examples=50)
+unhurried = settings(max_examples=50)
 
 words = st.text(max_size=12)
 numbers = st.floats(allow_nan=False, allow_infinity=False)

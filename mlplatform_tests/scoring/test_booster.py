@@ -42,7 +42,7 @@ def test_matrix_of_no_rows_keeps_its_width() -> None:
     assert matrix(pl.DataFrame({"a": [], "b": []}, schema={"a": pl.Int8, "b": pl.Float64})).shape == (0, 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(start=st.integers(0, 500), rows=st.integers(1, 99))
 def test_a_row_scores_the_same_in_any_batch(path: Path, start: int, rows: int) -> None:
     """A batch of any size gives the very bits that the whole gives."""

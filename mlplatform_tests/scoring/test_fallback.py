@@ -257,7 +257,7 @@ def test_only_the_tiers_of_the_manifest_are_asked() -> None:
     assert found == [LOW_CONFIDENCE]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     scores=st.lists(st.one_of(st.none(), st.floats()), min_size=1, max_size=8),
     said=st.lists(st.one_of(st.none(), st.floats(), st.booleans(), st.text()), min_size=8, max_size=8),

@@ -180,7 +180,7 @@ def test_a_dtype_that_json_cannot_hold_is_a_faulty_declaration() -> None:
         request_schema((Column(name="x", dtype=pl.List(pl.Int64()), meaning="x"),))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(ANY_REQUEST | st.just(REQUEST) | ANY_JSON, max_size=3) | ANY_JSON)
 def test_any_json_gives_a_frame_or_an_invalid_request(rows: Any) -> None:
     """Whatever a stranger sends, the answer is a typed frame of as many rows or a refusal fit to be sent back."""
@@ -193,7 +193,7 @@ def test_any_json_gives_a_frame_or_an_invalid_request(rows: Any) -> None:
         json.dumps(parsed, ensure_ascii=False).encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(list(REQUEST)), ANY_JSON)
 def test_one_changed_field_is_the_only_one_at_fault(name: str, value: Any) -> None:
     """Faults do not spread: with one field replaced by anything, that one is refused or none."""
@@ -201,7 +201,7 @@ def test_one_changed_field_is_the_only_one_at_fault(name: str, value: Any) -> No
     assert isinstance(parsed, pl.DataFrame) or set(parsed) == {name}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(["UA", "B6", "ZZ", None]),
     st.sampled_from(["N1", "N", "1N1", "N1\n", "", None]) | st.text("N1٣", max_size=4),
@@ -221,7 +221,7 @@ def test_the_pipeline_and_the_gateway_refuse_the_same_values(
     assert (set() if isinstance(parsed, pl.DataFrame) else set(parsed)) == told
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(["quarantine", "blocking", "warning"]),
     st.sampled_from(["quarantine", "warning"]),

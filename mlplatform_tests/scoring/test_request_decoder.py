@@ -66,7 +66,7 @@ def written(pairs: list[tuple[str, Any]]) -> bytes:
     return f"{{{inside}}}".encode()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.dictionaries(NAMES, VALUES, max_size=5), st.lists(st.tuples(NAMES, VALUES), max_size=2))
 @example({}, [("number", 2.0)])
 @example({"place": None}, [("place", "north")])

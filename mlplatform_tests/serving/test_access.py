@@ -104,6 +104,22 @@ def test_without_a_usable_key_the_answer_is_401(keys: ApiKeys) -> None:
         assert token not in refused.detail
 
 
+def test_a_key_is_good_for_what_it_was_made_for(keys: ApiKeys, minute: list[float]) -> None:
+    """403 and the command that makes another; what is refused is not counted against the key's limit."""
+    asks_id, asks = keys.create("shop", requests_per_minute=1)
+    sends_id, sends = keys.create("courier", may=["facts"])
+    access = Access(keys, required=True)
+    for _ in range(3):
+        refused = asyncio.run(access.admit([bearer(asks)], "facts"))
+        assert isinstance(refused, Refused) and refused.status == 403
+        assert "`mlplatform keys create NAME --may facts`" in refused.detail
+    assert admitted(access, bearer(asks)) == asks_id
+    assert asyncio.run(access.admit([bearer(sends)], "facts")) == sends_id
+    refused = admitted(access, bearer(sends))
+    assert isinstance(refused, Refused) and refused.status == 403
+    assert asyncio.run(Access(keys, required=False).admit([bearer(asks)], "facts")) == NOBODY
+
+
 def test_where_keys_are_off_no_header_is_looked_at(keys: ApiKeys) -> None:
     """A proxy's own Authorization header does not shut its clients out."""
     assert admitted(Access(keys, required=False), bearer("not one of ours")) == NOBODY

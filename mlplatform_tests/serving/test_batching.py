@@ -159,7 +159,7 @@ async def play(callers: list[Caller], works: list[Work], *, lanes: int, max_rows
     return world
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     callers=callers,
     works=works,
@@ -246,7 +246,7 @@ def booster() -> xgb.Booster:
     return xgb.train(settings, xgb.DMatrix(inputs, label=labels), num_boost_round=20)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     arrivals=st.lists(st.integers(0, 5).map(lambda count: count / MOMENTS), min_size=1, max_size=30),
     max_rows=st.integers(1, 8),

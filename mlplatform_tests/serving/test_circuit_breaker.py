@@ -571,7 +571,7 @@ class BreakerAndModel(RuleBasedStateMachine):
 
 
 TestAgainstItsModel = BreakerAndModel.TestCase
-TestAgainstItsModel.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAgainstItsModel.settings = hypothesis_settings(max_examples=150, stateful_step_count=40)
 
 
 def test_costs_microseconds() -> None:

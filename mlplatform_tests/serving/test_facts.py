@@ -21,6 +21,7 @@ from mlplatform.registry.api_keys import ApiKeys
 from mlplatform.settings import settings
 from mlplatform_tests.fakes.streamed_shop import FIRST, SHOP, StreamedShop, orders, streamed_shop
 from mlplatform_tests.fakes.tiny_domain import bundle_of, write_package
+from mlplatform_tests.serving.test_metrics import figures
 from serving.access import Access
 from serving.api_page import ARROW, openapi
 from serving.facts import FACT_BYTES
@@ -33,11 +34,12 @@ class Asked:
 
     def __init__(self, shop: StreamedShop, *, keys: ApiKeys | None = None, domain: Domain = SHOP) -> None:
         home = shop.platform.home
+        self.metrics = Metrics(home / "metrics")
         self.gateway = Gateway(
             home / "run",
             replace(settings(), home=home, online_store=str(home / "online")),
             access=Access(keys or ApiKeys(home / "keys"), required=keys is not None),
-            metrics=Metrics(home / "metrics"),
+            metrics=self.metrics,
             log=lambda live, batch: None,
             now=shop.clock,
         )
@@ -174,6 +176,48 @@ def test_the_document_of_the_service_tells_where_facts_go(tmp_path: Path) -> Non
     assert set(openapi(bundle, request_time=False)["paths"]) == {*paths, "/facts/orders"}
 
 
+def test_a_key_that_may_only_ask_sends_no_facts(shop: StreamedShop, tmp_path: Path) -> None:
+    """403 says which command makes one that may; nothing is kept. A key for facts alone asks for nothing."""
+    keys = ApiKeys(tmp_path / "keys")
+    _, asks = keys.create("shop front")
+    _, sends = keys.create("courier app", may=["facts"])
+    body, asked = as_json(orders(FIRST)[:2]), Asked(shop, keys=ApiKeys(tmp_path / "keys"))
+    status, headers, told = asked.post(body, x_api_key=asks)
+    assert (status, headers["content-type"]) == (403, "application/problem+json")
+    assert "`mlplatform keys create NAME --may facts`" in told["detail"]
+    assert 'error="insufficient_scope"' in headers["www-authenticate"]
+    assert not (shop.platform.home / "facts").exists()
+    assert asked.post(body, x_api_key=sends)[0] == 202
+    for path in ("/predict", "/predict/batch"):
+        status, _, told = asked.post(body, x_api_key=sends, path=path)
+        assert (status, "--may predictions" in told["detail"]) == (403, True)
+
+
+def test_what_comes_is_counted_by_source(shop: StreamedShop) -> None:
+    """Events and rows: taken in, sent again, refused; an unknown source is nobody's figure."""
+    asked = Asked(shop)
+    for _ in range(2):
+        asked.post(as_json(orders(FIRST)[:3], items=99), x_request_id="twice")
+    asked.post(as_json(orders(FIRST)[:1], items=99))
+    asked.post(b"{")
+    asked.post(b"[{}]", path="/facts/nothing")
+    shown = figures(asked.metrics)
+    counted = {name.removeprefix("mlplatform_fact_"): value for name, value in shown.items() if "_fact_" in name}
+    assert counted == {
+        "events_total outcome=accepted source=synthetic/orders": 1,
+        "events_total outcome=repeated source=synthetic/orders": 1,
+        "events_total outcome=refused source=synthetic/orders": 2,
+        "rows_total outcome=accepted source=synthetic/orders": 2,
+        "rows_total outcome=repeated source=synthetic/orders": 2,
+        "rows_total outcome=refused source=synthetic/orders": 3,
+    }
+    assert {name: shown[f"mlplatform_refused_total status={name}"] for name in ("400", "404", "422")} == {
+        "400": 1,
+        "404": 1,
+        "422": 1,
+    }
+
+
 def test_a_key_is_asked_for_and_names_the_event(shop: StreamedShop, tmp_path: Path) -> None:
     """Without one nothing is kept; two senders may use the same id."""
     keys = ApiKeys(tmp_path / "keys")
@@ -181,7 +225,7 @@ def test_a_key_is_asked_for_and_names_the_event(shop: StreamedShop, tmp_path: Pa
     body = as_json(orders(FIRST)[:2])
     assert asked.post(body)[0] == 401
     for name in ("one", "other"):
-        _, token = keys.create(name)
+        _, token = keys.create(name, may=["facts"])
         for _ in range(2):
             # A new list of keys is looked at within a second.
             asked = Asked(shop, keys=ApiKeys(tmp_path / "keys"))

@@ -131,7 +131,7 @@ def keeps_its_document(service: Service, path: str, mode: schemathesis.Generatio
     answered = set()
 
     # The same cases each time: this holds a document against a service, and is no hunt.
-    @settings(max_examples=examples, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def held(case: schemathesis.Case[Any]) -> None:
         assume(not rounded_into_range(case.body))
@@ -397,7 +397,7 @@ def test_torn_and_altered_streams_are_refused_or_answered(service: Service) -> N
         assert service.post("/predict/batch", bytes(altered), ARROW).status_code in (200, 400, 422)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.binary(max_size=80), st.integers(0, 400), st.integers(0, 3))
 def test_a_stream_is_taken_or_refused(bytes_: bytes, at: int, marks: int) -> None:
     """Arbitrary bytes, alone and in place of those of a good stream: nothing but `MalformedBody` is raised."""
@@ -523,7 +523,7 @@ def altered(changes: list[tuple[int, int, bytes]]) -> bytes:
     return body
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(
     st.binary(max_size=200) | st.lists(change, max_size=3).map(altered) | st.integers(900, 1_100).map(b'{"a":'.__mul__)
 )

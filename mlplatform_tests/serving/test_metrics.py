@@ -46,6 +46,9 @@ def test_what_a_worker_counts_is_what_is_shown(tmp_path: Path) -> None:
     metrics.queued(9)
     metrics.queued(4)
     metrics.refused(429)
+    metrics.facts("shop/orders", rows=3, refused=1)
+    metrics.facts("shop/orders", rows=3, refused=1, repeated=True)
+    metrics.facts("shop/orders", rows=0, refused=2)
     metrics.breaker("shop/late", "open")
     metrics.connected("shop/late", 2)
     metrics.log_backlog(1000)
@@ -71,6 +74,12 @@ def test_what_a_worker_counts_is_what_is_shown(tmp_path: Path) -> None:
         "mlplatform_batch_rows_sum": 4,
         "mlplatform_queue_rows": 4,
         "mlplatform_refused_total status=429": 1,
+        "mlplatform_fact_events_total outcome=accepted source=shop/orders": 1,
+        "mlplatform_fact_events_total outcome=repeated source=shop/orders": 1,
+        "mlplatform_fact_events_total outcome=refused source=shop/orders": 1,
+        "mlplatform_fact_rows_total outcome=accepted source=shop/orders": 3,
+        "mlplatform_fact_rows_total outcome=repeated source=shop/orders": 3,
+        "mlplatform_fact_rows_total outcome=refused source=shop/orders": 4,
         "mlplatform_breaker_state breaker=shop/late state=open": 1,
         "mlplatform_breaker_state breaker=shop/late state=closed": 0,
         "mlplatform_workers_connected model=shop/late": 2,

@@ -23,6 +23,7 @@ from mlplatform.features.landing.query import LandingQuery
 from mlplatform.features.landing.stream import LandingStream
 from mlplatform.features.rules import cast_to_contract
 from mlplatform.features.streaming.fact_log import fact_folder
+from mlplatform.features.tables import Tables
 from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
 from mlplatform.settings import database_url
@@ -87,6 +88,7 @@ def landing_stream(platform: Platform, domain: Domain, source: Source) -> Landin
         platform.clock,
         first=domain.start,
         last=domain.end,
+        raw=lambda day, number: Tables(platform, domain).raw(source.name).read(numbers={day: number}),
     )
 
 

@@ -5,7 +5,8 @@ order. It counts when it is over, and as long after that as is declared. Its ver
 comes later makes it a correction.
 
 What each file holds of which day is kept beside it once nobody writes it any more: to look at a year of days must not
-mean to read a year of facts.
+mean to read a year of facts. Of a day that was cleared (`landing.clearing`) the rows are those of `raw`, with what has
+come since.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,17 @@ from mlplatform.provenance.files import write_whole
 Held = dict[str, list[str]]
 """Day -> identities of the events that have rows of it."""
 
+
+class Cleared(msgspec.Struct, frozen=True):
+    """What is left of a day whose facts are in `raw`."""
+
+    revision: int
+    """Of `raw`, with the rows of all those events."""
+
+    events: list[str]
+    """Their identities."""
+
+
 _EPOCH = date(1970, 1, 1)
 _DAY = 86_400_000_000
 
@@ -44,6 +56,7 @@ class LandingStream:
     declared, contract : as the source declares them
     clock : gives now, to tell a day that is over
     first, last : the domain's days, to tell those on which nothing was sent
+    raw : (day, revision) -> rows of the source's table `raw`
     """
 
     def __init__(
@@ -55,6 +68,7 @@ class LandingStream:
         *,
         first: date,
         last: date | None,
+        raw: Callable[[str, int], pl.DataFrame],
     ) -> None:
         self._folder = folder
         self._declared = declared
@@ -62,6 +76,7 @@ class LandingStream:
         self._clock = clock
         self._first = first
         self._last = last
+        self._raw = raw
 
     def list(self) -> Mapping[str, str]:
         """Day -> hash of its events, for every day that is over and has settled."""
@@ -86,25 +101,45 @@ class LandingStream:
 
     def rows_of(self, day: str) -> tuple[pl.DataFrame, str]:
         """Rows of a day as far as they have come, and the version that this is."""
-        found = self.events_of_day(day)
-        rows = rows_by_day(found, self._declared, self._contract)
-        return rows.get(day, pl.DataFrame(schema=self._contract.schema)), _version(each.identity for each in found)
+        cleared = self._cleared(day)
+        before = set(cleared.events) if cleared else set[str]()
+        found = [each for each in self.events_of_day(day) if each.identity not in before]
+        rows = rows_by_day(found, self._declared, self._contract).get(day, pl.DataFrame(schema=self._contract.schema))
+        if cleared:
+            rows = pl.concat([self._raw(day, cleared.revision).select(rows.columns), rows])
+        return rows, _version(before.union(each.identity for each in found))
 
     def events_of_day(self, day: str) -> Sequence[Event]:
-        """The events that have rows of a day, each once."""
-        wanted = [path for path in files(self._folder) if day in self._of_file(path)]
+        """The events that have rows of a day, each once; without those that were cleared."""
+        wanted = [path for path in files(self._folder) if day in self.of_file(path)]
         found = (event for path in wanted for event in events_of(path)[0])
         return distinct((event for event in found if day in days_of(event, self._declared)), set())
 
     def events_by_day(self) -> dict[str, set[str]]:
         """Identities of the events of each day, complete or not."""
-        held: dict[str, set[str]] = {}
+        held = {path.stem: set(_decode_cleared(path.read_bytes()).events) for path in self._folder.glob("*.cleared")}
         for path in files(self._folder):
-            for day, found in self._of_file(path).items():
+            for day, found in self.of_file(path).items():
                 held.setdefault(day, set()).update(found)
         return held
 
-    def _of_file(self, path: Path) -> Held:
+    def clear(self, day: str, revision: int, events: Iterable[str]) -> Path:
+        """Take the rows of some events of a day from a revision of `raw` from now on; gives the file that says so."""
+        file = self._file_of(day)
+        write_whole(file, msgspec.json.encode(Cleared(revision, sorted(events))))
+        return file
+
+    def _cleared(self, day: str) -> Cleared | None:
+        try:
+            return _decode_cleared(self._file_of(day).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def _file_of(self, day: str) -> Path:
+        return self._folder / f"{day}.cleared"
+
+    def of_file(self, path: Path) -> Held:
+        """What one file of the log holds."""
         kept = path.with_name(f"{path.stem}.{self._declared.time}.days")
         if kept.exists():
             return msgspec.json.decode(kept.read_bytes(), type=Held)
@@ -143,6 +178,9 @@ def days_of(event: Event, declared: Stream) -> set[str]:
     """The days that an event has rows of."""
     numbers = {value // _DAY for value in event.rows.get(declared.time, []) if isinstance(value, int)}
     return {(_EPOCH + timedelta(days=number)).isoformat() for number in numbers}
+
+
+_decode_cleared = msgspec.json.Decoder(Cleared).decode
 
 
 def _version(identities: Iterable[str]) -> str:

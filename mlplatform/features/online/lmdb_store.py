@@ -126,7 +126,7 @@ class LmdbStore:
                 if content is None:
                     # It holds no more than these rows: the next publication is to fill it.
                     held.delete(_content_key(view.name, view.version))
-            changed, after = _merge(held, stored, Layout(view.features), batch, micros)
+            changed, after = _merge(held, stored, Layout(view.features), batch, micros, empty=not stored.entities)
             if not changed and stored is catalogue.versions.get(view.version):
                 after = stored
             _write_catalogue(held, view.name, catalogue, catalogue.with_version(view.version, after))
@@ -150,8 +150,10 @@ class LmdbStore:
         with self._publishing(view.name):
             stored = self._environment.write(begin)
             for rows in chunks:
+                # No key stands in two parts of a chunk, so in the first one there is nothing to look for.
+                empty = not stored.entities
                 for batch in Batch.of_rows(keys, layout, rows).parts(_KEYS_AT_ONCE):
-                    stored = self._environment.write(_merging(stored, layout, batch, micros))
+                    stored = self._environment.write(_merging(stored, layout, batch, micros, empty=empty))
 
             def switch(held: _Transaction) -> None:
                 catalogue = self._catalogue_in(held, view.name)
@@ -415,21 +417,26 @@ def _resume() -> None:
 os.register_at_fork(before=_pause, after_in_parent=_resume, after_in_child=_resume)
 
 
-def _merging(stored: StoredVersion, layout: Layout, batch: Batch, now: int) -> Callable[[_Transaction], StoredVersion]:
-    return lambda held: _merge(held, stored, layout, batch, now)[1]
+def _merging(
+    stored: StoredVersion, layout: Layout, batch: Batch, now: int, *, empty: bool
+) -> Callable[[_Transaction], StoredVersion]:
+    return lambda held: _merge(held, stored, layout, batch, now, empty=empty)[1]
 
 
 def _merge(
-    held: _Transaction, stored: StoredVersion, layout: Layout, batch: Batch, now: int
+    held: _Transaction, stored: StoredVersion, layout: Layout, batch: Batch, now: int, *, empty: bool
 ) -> tuple[int, StoredVersion]:
-    """Merge a batch into a generation; how many keys it changed, and the version after it."""
+    """Merge a batch into a generation; how many keys it changed, and the version after it.
+
+    Parameters
+    ----------
+    empty : none of the keys is there, and none is looked for
+    """
     changed, entities, size = 0, 0, 0
     prefix, get = _prefix(stored.generation), held.get
     cursor = held.cursor()
-    empty = stored.entities == 0
     for part in batch.parts(_KEYS_AT_ONCE):
         keys = [prefix + key for key in part.keys]
-        # In an empty generation nothing needs to be looked for.
         before = [None] * len(keys) if empty else [get(key) for key in keys]
         after = layout.merged(before, part.records, part.of, part.texts, now)
         new = list(zip(keys, after, strict=True))

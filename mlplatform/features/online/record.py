@@ -18,6 +18,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from hashlib import blake2b
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -83,8 +84,6 @@ _REMOVED = 1
 _LATEST = 2**63 - 1
 _EPOCH = date(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
-# Up to here a column with nulls is faster made from a list than from an array and a mask.
-_SMALL = 512
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -132,7 +131,7 @@ class Keys:
             raise DataError(f"the key {key!r} has {len(key)} parts, the view's has {len(self.dtypes)}")
         if None in key:
             return None
-        return _short(_encode(tuple(_physical(value) for value in key)))
+        return _short(_encode([_physical(value) for value in key]))
 
     def _column(self, rows: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Series:
         try:
@@ -194,7 +193,22 @@ class Layout:
         nobody = np.zeros(1, self.dtype)
         nobody["nulls"] = 255
         self._nobody = nobody.tobytes()
-        self._columns = {name: _Column(name, dtype) for name, dtype in self.features.items()}
+        self._runs = _runs({name: self.features[name] for name in self._fixed})
+        fields: Mapping[str, Any] = self.dtype.fields or {}
+        self._run_dtype = np.dtype(
+            {
+                "names": ["clocks", "nulls", *(f"run{number}" for number in range(len(self._runs)))],
+                "formats": [
+                    ("<i8", (3,)),
+                    ("u1", (mask,)),
+                    *((_WIDTHS[self.features[run[0]]][0], (len(run),)) for run in self._runs),
+                ],
+                "offsets": [0, 26, *(fields[self._place[run[0]]][1] for run in self._runs)],
+                "itemsize": self._size,
+            }
+        )
+        """The same bytes, with neighbours of one width as one array."""
+        self._columns = {name: _Column(name, self.features[name]) for name in self._fixed}
 
     def records(self, rows: pl.DataFrame) -> tuple[Records, list[list[object]]]:
         """(n,) records of some rows, and what is text in them."""
@@ -288,24 +302,34 @@ class Layout:
         found = place < nobody
         present = found & (every["event_time"][place] >= at - ttl)
         place[~present] = nobody
-        picked = every[place]
-        words = np.where(present, "present", np.where(found, "expired", "not_found")).tolist()
-        columns = []
-        nulls = picked["nulls"]
+        # As bytes: numpy takes records field by field.
+        picked = every.view(f"V{self._size}")[place].view(self._run_dtype)
+        null = np.unpackbits(picked["nulls"], axis=1, count=len(self.features), bitorder="little")
+        known = pl.Series(present)
+        absent = len(values) - np.count_nonzero(present)
+        kept = known if absent else None
+        expired = np.count_nonzero(found) > np.count_nonzero(present)
+        otherwise = _expired.zip_with(pl.Series(found), _not_found) if expired else _not_found
+        made: dict[str, pl.Series] = {}
+        for number, run in enumerate(self._runs):
+            made |= zip(run, _side_by_side(picked[f"run{number}"]), strict=True)
         texts = self._picked_texts(values, place, counts, present)
-        for name, (byte, bit) in self._bit.items():
-            if name in self._place:
-                null = (nulls[:, byte] & bit) != 0
-                columns.append(self._columns[name](picked[self._place[name]], null))
+        # Mostly a feature is null just where nothing is known of the key, and one mask serves all columns.
+        more_nulls = (null.sum(axis=0) > absent).tolist()
+        columns = []
+        for number, name in enumerate(self.features):
+            if name in made:
+                mask = pl.Series(null[:, number] == 0) if more_nulls[number] else kept
+                columns.append(self._columns[name](made[name], mask))
             else:
                 columns.append(pl.Series(name, texts[name], self.features[name]))
-        absent = ~present
+        event_time, available_at, revision = _side_by_side(picked["clocks"])
         return Lookup(
             values=pl.DataFrame(columns),
-            statuses=pl.Series("status", words, dtype=pl.String()),
-            revisions=_revision(picked["revision"], absent),
-            event_time=_event_time(picked["event_time"], absent),
-            available_at=_available_at(picked["available_at"], absent),
+            statuses=_present.zip_with(known, otherwise),
+            revisions=_revision(revision, kept),
+            event_time=_event_time(event_time, kept),
+            available_at=_available_at(available_at, kept),
             publication=publication,
         )
 
@@ -320,9 +344,10 @@ class Layout:
                 continue
             if event_time < at - ttl:
                 return Found("expired", (), None, None, None)
-            read = iter(fixed)
-            text = iter(self._tail(value)[number] if self._texts else ())
-            values = [next(read if name in self._place else text) for name in self.features]
+            values = fixed
+            if self._texts:
+                read, text = iter(fixed), iter(self._tail(value)[number])
+                values = [next(read if name in self._place else text) for name in self.features]
             if any(nulls):
                 values = [
                     None if nulls[byte] & bit else each
@@ -421,30 +446,35 @@ def _kept(
     return kept
 
 
+def _runs(fixed: Mapping[str, pl.DataType]) -> list[list[str]]:
+    """Neighbouring features of one width."""
+    return [list(names) for _, names in groupby(fixed, key=lambda name: _WIDTHS[fixed[name]][0])]
+
+
+def _side_by_side(table: npt.NDArray[Any]) -> list[pl.Series]:
+    """The columns of a table; to make one of all and cut it costs little more than to make a single one."""
+    together, rows = pl.Series(table.T.ravel()), len(table)
+    return [together.slice(number * rows, rows) for number in range(table.shape[1])]
+
+
 class _Column:
     """Makes a column of physical values; what does not change from one to the next is looked up once."""
 
     def __init__(self, name: str, dtype: pl.DataType) -> None:
         self._name = name
-        self._logical = dtype if dtype in _PHYSICAL else None
-        self._physical = _PHYSICAL.get(dtype, dtype)
-        self._flag = dtype == pl.Boolean()
+        self._logical = dtype if dtype in _PHYSICAL or dtype == pl.Boolean() else None
+        self._nothing = pl.Series([None], dtype=pl.UInt8() if dtype == pl.Boolean() else _PHYSICAL.get(dtype, dtype))
 
-    def __call__(self, values: npt.NDArray[Any], null: npt.NDArray[np.bool_]) -> pl.Series:
-        """(n,) values, null where `null` is true."""
-        plain = values.astype(bool) if self._flag else np.ascontiguousarray(values)
-        if not null.any():
-            made = pl.Series(self._name, plain)
-        elif len(plain) <= _SMALL:
-            listed = plain.tolist()
-            for place in np.flatnonzero(null).tolist():
-                listed[place] = None
-            made = pl.Series(self._name, listed, dtype=self._physical)
-        else:
-            made = pl.Series(self._name, plain).set(pl.Series(null), None)
+    def __call__(self, values: pl.Series, kept: pl.Series | None) -> pl.Series:
+        """(n,) values, null where `kept` is false; None: all are kept."""
+        made = values.alias(self._name)
+        if kept is not None:
+            # Each from this or from the one null: a list or `set` costs several times as much.
+            made = made.zip_with(kept, self._nothing)
         return made if self._logical is None else made.cast(self._logical)
 
 
 _revision = _Column("revision", pl.Int64())
 _event_time = _Column("event_time", instant)
 _available_at = _Column("available_at", instant)
+_present, _expired, _not_found = (pl.Series("status", [word]) for word in ("present", "expired", "not_found"))

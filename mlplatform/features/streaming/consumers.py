@@ -74,7 +74,12 @@ class LogConsumer:
         self._folders = {each.name: fact_folder(home, domain.name, each.name) for each in streamed_sources(domain)}
         self._kept = kept
         self._clock, self._sleep = clock, sleep
-        self._reached = {**{name: {} for name in self._folders}, **_read_positions(kept)}
+        told = read_positions(kept)
+        self._reached = {
+            # Of files that were cleared nothing is left to know.
+            name: {file: end for file, end in told.get(name, {}).items() if (folder / file).exists()}
+            for name, folder in self._folders.items()
+        }
         self._acknowledged = {name: dict(each) for name, each in self._reached.items()}
 
     def acknowledged(self) -> Mapping[str, Positions]:
@@ -246,6 +251,11 @@ def streamed_sources(domain: Domain) -> list[Source]:
     return [each for each in domain.sources if isinstance(each.landing, Stream)]
 
 
+def positions_file(home: Path, domain: Domain) -> Path:
+    """Where the process of a domain remembers how far it has acknowledged the fact logs."""
+    return home / "streamed" / domain.name / "positions.json"
+
+
 def open_consumer(address: str | None, domain: Domain, home: Path, now: Callable[[], datetime]) -> FactConsumer:
     """The fact logs of a home, and where an address is given, a Redis that facts are taken from too.
 
@@ -256,7 +266,7 @@ def open_consumer(address: str | None, domain: Domain, home: Path, now: Callable
     Unavailable
         The client of Redis is not installed.
     """
-    logs = LogConsumer(home, domain, home / "streamed" / domain.name / "positions.json")
+    logs = LogConsumer(home, domain, positions_file(home, domain))
     if address is None:
         return logs
     if not address.startswith(("redis://", "rediss://")):
@@ -282,7 +292,7 @@ def _by_stream(given: Any) -> list[tuple[str, list[tuple[bytes, dict[bytes, byte
     return found
 
 
-def _read_positions(kept: Path) -> dict[str, Positions]:
+def read_positions(kept: Path) -> dict[str, Positions]:
     """How far the logs were acknowledged; broken or missing, from the beginning: that counts nothing twice."""
     try:
         return msgspec.json.decode(kept.read_bytes(), type=dict[str, Positions])

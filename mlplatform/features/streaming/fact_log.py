@@ -59,8 +59,8 @@ class FactWriter:
         self._files = AppendOnlyFiles(folder, now)
         self._now = now
 
-    def append(self, event_id: str, rows: pl.DataFrame) -> None:
-        """Append an event; it is on the disk when this returns.
+    def append(self, event_id: str, rows: pl.DataFrame) -> str:
+        """Append an event; it is on the disk when this returns its identity.
 
         Parameters
         ----------
@@ -74,6 +74,7 @@ class FactWriter:
         received = int(self._now().timestamp() * 1_000_000)
         event = Event(id=event_id, content=content_hash(rows), received=received, rows=as_columns(rows))
         self._files.append(_encode(event))
+        return event.identity
 
 
 def events_of(path: Path, start: int = 0, end: int | None = None) -> tuple[list[Event], int]:

@@ -16,6 +16,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.errors import Unavailable
 from mlplatform.features.online.store import open_online_store
 from mlplatform.features.streaming.consumers import open_consumer
+from mlplatform.features.streaming.progress import lock_file, write_progress
 from mlplatform.features.streaming.streaming import Streaming
 from mlplatform.provenance.platform import Platform
 
@@ -26,6 +27,13 @@ wait_seconds = 1.0
 
 pause_seconds = 1.0
 """After something was not there, such as the disk; what was not acknowledged is given again."""
+
+progress_seconds = 10.0
+"""After a step with nothing new: how often it is told that there was one."""
+
+patience_seconds = 1.0
+"""For the lock: whoever looks whether it is held (`progress`) holds it for a moment, and a process that was told to
+stop finishes its step."""
 
 
 def stream(platform: Platform, domain: Domain, *, address: str | None = None, once: bool = False) -> Streaming:
@@ -47,10 +55,14 @@ def stream(platform: Platform, domain: Domain, *, address: str | None = None, on
         consumer = open_consumer(address, domain, platform.home, platform.clock)
         streaming = Streaming(platform, domain, open_online_store(platform.online_store), consumer)
         log.info("streaming %s: %s", domain.name, ", ".join(streaming.views))
+        tell_at = -float("inf")
         while not stopped:
             try:
                 put = streaming.step(0.0 if once else wait_seconds)
-            except Unavailable as error:
+                if put or time.monotonic() >= tell_at:
+                    write_progress(platform, domain, streaming)
+                    tell_at = time.monotonic() + progress_seconds
+            except (Unavailable, OSError) as error:
                 if once:
                     raise
                 log.warning("%s", error)
@@ -65,13 +77,18 @@ def stream(platform: Platform, domain: Domain, *, address: str | None = None, on
 
 @contextmanager
 def _alone(platform: Platform, domain: Domain) -> Iterator[None]:
-    lock = platform.home / "locks" / f"stream-{domain.name}"
+    lock, until = lock_file(platform.home, domain), time.monotonic() + patience_seconds
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Unavailable(f"{domain.name} is streamed by another process already. Stop that one first") from error
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    told = f"{domain.name} is streamed by another process already. Stop that one first"
+                    raise Unavailable(told) from error
+                time.sleep(0.05)
         yield
 
 

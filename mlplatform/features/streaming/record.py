@@ -7,7 +7,7 @@ When the day is over the record is the day's history (`pipeline`), and a check c
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import msgspec
@@ -75,6 +75,13 @@ class StreamedRecord:
             for payload, _ in reversed(list(frames(path))):
                 return _EPOCH + timedelta(microseconds=_decode(payload).instant)
         return None
+
+    def latest_instant(self, since: date) -> datetime:
+        """The latest instant that was recorded from a day on, in whatever order; the day's begin, where none was."""
+        found = (
+            _EPOCH + timedelta(microseconds=each.instant) for each in self._entries(since, since + timedelta(days=30))
+        )
+        return max(found, default=datetime.combine(since, time(), UTC))
 
     def rows(self, first: date, last: date) -> pl.DataFrame:
         """Rows of some days, both included, in the order in which they were recorded, with their `_instant`."""

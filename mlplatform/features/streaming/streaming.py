@@ -13,6 +13,8 @@ Invariants:
 * What the domain's code raises costs the update of that view or day, and is told once; the stream goes on. While the
   store is away nothing is acknowledged, and what it lacks is put when it is back.
 * A fact that is dated later than now is held until then.
+* Where the clock was ahead and was put right, also over a restart, what was published then stands above what follows;
+  once that time has passed, the entities of the day are published again.
 * What a rebuild of the store has dropped, since it is not in the tables yet, is put again from the record.
 
 It refuses a domain of which no view is published as facts arrive, and a view that also needs a source which is not
@@ -22,7 +24,7 @@ streamed: its values would not be those of the tables.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import polars as pl
@@ -55,6 +57,9 @@ streamed_revision = 0
 
 look_seconds = 5.0
 """Between two looks at the tables, and at whether somebody else has written to the store."""
+
+put_right = timedelta(seconds=5)
+"""How far a clock must go back to be taken for one that was ahead."""
 
 day = timedelta(days=1)
 
@@ -120,6 +125,8 @@ class Streaming:
         self._waiting = {table: self._no_facts(table) for table in self._of_table}
         self._unrecorded = {table: self._no_facts(table) for table in self._of_table}
         self._last = datetime.min.replace(tzinfo=UTC)
+        self._ahead = self._last
+        """The latest instant under a clock that was ahead; over, when it has passed."""
         self._unfinished: set[str] = set()
         self._look_at = self._last
         self.published = 0
@@ -140,6 +147,17 @@ class Streaming:
         """Facts that are dated later than now."""
         return sum(each.height for each in self._waiting.values())
 
+    @property
+    def blocked(self) -> str:
+        """Why values that are owed are not in the store; empty where none are."""
+        return next((view.told for view in self._views if view.owed.height and view.told), "")
+
+    def newest_fact(self, now: datetime) -> datetime | None:
+        """Time of the newest fact in the windows that is not dated later than now."""
+        times = [days[each].get_column("event_time") for days in self._facts.values() for each in days]
+        newest = [found for each in times if isinstance(found := each.filter(each <= now).max(), datetime)]
+        return max(newest, default=None)
+
     def step(self, seconds: float) -> int:
         """Wait for facts, so many seconds at most, and publish what they change.
 
@@ -156,8 +174,7 @@ class Streaming:
             self._look(self._platform.clock())
         changed = self._take(self._consumer.poll(seconds))
         self._unfinished.clear()
-        now = max(self._platform.clock(), self._last + timedelta(microseconds=1))
-        self._last = now
+        now = self._instant()
         for table, days in changed.items():
             added, removed = self._recomputed(table, days)
             self._unrecorded[table] = pl.concat([self._unrecorded[table], added])
@@ -175,11 +192,25 @@ class Streaming:
         try:
             put = sum(self._publish(view, now) for view in self._views if view.owed.height)
         except Unavailable as error:
-            _tell(self._views[0], f"{error}; what it lacks is put when it is back")
+            owing = next(view for view in self._views if view.owed.height)
+            _tell(owing, f"{error}; what it lacks is put when it is back")
             return 0
         self._consumer.acknowledge()
         self.published += put
         return put
+
+    def _instant(self) -> datetime:
+        """Now, and never what it was before: windows that end at one instant have one content."""
+        now = self._platform.clock()
+        if self._last - now > put_right:
+            self._ahead, self._last = max(self._ahead, self._last), now
+            self._look_at = now
+        if self._last <= self._ahead < now:
+            for table, days in self._facts.items():
+                today = [days[each] for each in days if each >= str(self._ahead.date() - day)]
+                self._owe(table, pl.concat([self._no_facts(table), *today]))
+        self._last = max(now, self._last + timedelta(microseconds=1))
+        return self._last
 
     def _opened(self, view: FeatureView) -> _View:
         record = view_record(self._domain, view, self._tables.features(view))
@@ -208,7 +239,13 @@ class Streaming:
             facts, _ = self._recomputed(table, logged - self._numbers[table].keys())
             # Those that were dated later than all that is on record, so that nobody has published them.
             last = self._arrivals[table].last_instant()
+            self._last = max(self._last, self._arrivals[table].latest_instant(self._platform.clock().date() - day))
             self._waiting[table] = facts.filter(pl.col("event_time") >= last)
+        for view in self._views:
+            # What had arrived when nothing could be published, since the window lacked a day.
+            since = view.published.last_instant() or datetime.combine(date.fromisoformat(self._first), time(), UTC)
+            arrived = self._arrivals[view.declared.facts].rows(since.date(), self._platform.clock().date() + day)
+            view.owed = entities_of(view.declared, arrived.filter(pl.col("_instant") > since))
 
     def _look(self, now: datetime) -> None:
         """Take days from the tables that are whole there, and see who else writes to the store."""

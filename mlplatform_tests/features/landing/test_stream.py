@@ -116,7 +116,7 @@ def test_a_stream_is_declared_by_a_time_of_its_contract(tmp_path: Path) -> None:
         landing_stream(shop.platform, DOMAIN, DOMAIN.source("orders"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_every_way_of_sending_gives_the_same_days(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -219,7 +219,7 @@ def test_a_catch_up_is_put_in_pieces(platform: Platform, monkeypatch: pytest.Mon
 hours = st.dictionaries(st.sampled_from(COURIERS), st.integers(0, 60), max_size=4)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     runs=st.lists(st.lists(st.tuples(st.sampled_from(DAYS[:6]), hours), min_size=1, max_size=3), min_size=1, max_size=4)
 )

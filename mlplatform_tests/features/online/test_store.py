@@ -16,7 +16,7 @@ INSTANT = pl.Datetime("us", "UTC")
 MIDNIGHT = datetime(2024, 1, 25, tzinfo=UTC)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     asked=st.lists(
         st.tuples(

@@ -402,7 +402,7 @@ thinned = st.builds(_thinned, couriers, hours.filter(lambda hour: hour < MIDNIGH
 _number = itertools.count()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn_steps=st.lists(st.one_of(one_step, thinned), min_size=1, max_size=5))
 def test_any_history_is_answered_as_by_the_obvious_store(store: OnlineStore, drawn_steps: list[list[Step]]) -> None:
     """Values, removals and rebuilds in any order: a dictionary of all that was ever put says what is served."""

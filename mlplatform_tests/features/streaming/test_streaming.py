@@ -27,6 +27,7 @@ from mlplatform.features.feature_store import FeatureStore
 from mlplatform.features.online.publish import publish_values
 from mlplatform.features.online.store import OnlineStore, ViewRecord
 from mlplatform.features.streaming.check import compare_streamed
+from mlplatform.features.streaming.fact_log import FactWriter, fact_folder
 from mlplatform.features.streaming.record import values_record
 from mlplatform.features.streaming.within_day import assumed_delay, history_within, values_at
 from mlplatform.features.tables import Tables
@@ -90,7 +91,7 @@ def test_what_is_served_follows_the_facts(shop: StreamedShop) -> None:
     assert streaming.step(0) == 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_any_order_and_size_of_arrivals_gives_the_same_values(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -257,6 +258,58 @@ def test_a_fact_of_the_future_is_held_until_its_time(shop: StreamedShop) -> None
     assert shop.served()[courier] != before[courier]
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_gateway_whose_clock_is_an_hour_off_loses_nothing(shop: StreamedShop, hours: int) -> None:
+    """Its files bear another hour, over midnight another day; what counts is what the facts say and when they come."""
+    streaming = shop.streaming()
+    streaming.step(0)
+    third = orders(THIRD).sort("reported_at")
+    clocks_differ = timedelta(hours=hours)
+    gateway = FactWriter(fact_folder(shop.platform.home, "synthetic", "orders"), lambda: shop.clock.now + clocks_differ)
+    for row, restart in ((0, False), (10, True), (20, False)):
+        part = third[row : row + 10]
+        shop.clock.now = max(*part["reported_at"], shop.clock.now) + timedelta(seconds=1)
+        gateway.append(f"part {row}", part)
+        if restart:
+            streaming = shop.streaming()
+        streaming.step(0)
+        now = expected(sent_so_far(shop, third[: row + 10]), shop.clock())
+        served = shop.served()
+        assert {key: served[key] for key in part["courier"]} == {key: now[key] for key in part["courier"]}
+    shop.at(4, 0, 30)
+    gateway.append("past midnight", orders(FOURTH)[:1])
+    shop.at(4, 2)
+    backfill(shop.platform, [THIRD], SHOP)
+    assert Tables(shop.platform, SHOP).raw("orders").read([THIRD]).height == 30
+    assert compare_streamed(shop.platform, SHOP, THIRD).differences == ()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_stream_whose_clock_was_an_hour_ahead_gets_right_again(shop: StreamedShop, restart: bool) -> None:
+    """With the right time, what it serves follows the facts: at once, and when the wrong hour has passed too."""
+    third = orders(THIRD).sort("reported_at")
+    early, meanwhile = third[:14], third[14:15]
+    (courier,) = meanwhile["courier"]
+    begun = early["reported_at"][-1] + timedelta(seconds=1)
+    ahead = meanwhile["reported_at"][0] + timedelta(hours=1)
+    shop.clock.now = ahead
+    shop.send("early", early)
+    streaming = shop.streaming()
+    streaming.step(0)
+    shop.clock.now = begun
+    for _ in range(2):
+        streaming = shop.streaming() if restart else streaming
+        streaming.step(0)
+    shop.clock.now = meanwhile["reported_at"][0] + timedelta(seconds=1)
+    shop.send("meanwhile", meanwhile)
+    streaming.step(0)
+    sent = sent_so_far(shop, early, meanwhile)
+    for at in (shop.clock(), ahead + timedelta(seconds=1)):
+        shop.clock.now = at
+        streaming.step(0)
+        assert shop.served()[courier] == expected(sent, at)[courier]
+
+
 def test_a_value_is_held_back_until_it_counts_as_available(shop: StreamedShop) -> None:
     """What the record says was available is what a request at that instant was served, to the microsecond."""
     streaming = shop.streaming()
@@ -307,6 +360,16 @@ def test_a_window_that_lacks_a_day_is_not_computed(tmp_path: Path, caplog: pytes
     assert "synthetic/courier waits for 2024-01-02, which its window needs" in caplog.text
     shop.send("second", orders(SECOND))
     assert streaming.step(0) > 0
+
+
+def test_what_waits_for_a_day_is_not_forgotten_by_a_restart(tmp_path: Path) -> None:
+    """Facts that were taken in while a window lacked a day: their entities are published when it is there."""
+    shop = streamed_shop(tmp_path).at(3, 12)
+    shop.send("first", orders(FIRST))
+    assert shop.streaming().step(0) == 0
+    shop.send("second", orders(SECOND)[:1])
+    shop.streaming().step(0)
+    assert equal(shop.served(), expected(pl.concat([orders(FIRST), orders(SECOND)[:1]]), shop.clock()))
 
 
 class Away:
