@@ -32,8 +32,8 @@ from mlplatform.domains.flight_delay import DOMAIN
 from mlplatform.domains.flight_delay.features import DELAY_CEILING_MINUTES, DELAY_FLOOR_MINUTES, WINDOW_DAYS
 from mlplatform.features.historical import historical_features
 from mlplatform.features.landing.landing import land_sample, landed
+from mlplatform.features.materialization import pending, raise_failures, run
 from mlplatform.features.online.publish import publish_values
-from mlplatform.features.pipeline import pending, raise_failures, run
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.features.view import compute_view, fit_values, model_inputs
 from mlplatform.operations import servers

@@ -15,8 +15,8 @@ from pathlib import Path
 from mlplatform.domains.flight_delay import DOMAIN
 from mlplatform.features.chain import run_chain
 from mlplatform.features.landing.landing import land_sample
+from mlplatform.features.materialization import raise_failures
 from mlplatform.features.online.publish import unpublished
-from mlplatform.features.pipeline import raise_failures
 from mlplatform.features.tables import Tables, day_range
 from mlplatform.operations import servers
 from mlplatform.operations.jobs import dagster_instance

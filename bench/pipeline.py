@@ -28,7 +28,7 @@ import polars as pl
 from mlplatform.domain.domain import Domain
 from mlplatform.domains.synthetic import DOMAIN as SHOP
 from mlplatform.domains.synthetic.ground_truth import Switches, first_day, rows
-from mlplatform.features import pipeline
+from mlplatform.features import materialization
 from mlplatform.features.landing.landing import land
 from mlplatform.features.rules import rules
 from mlplatform.features.tables import Tables, available_at, clocks, partition_end, stages
@@ -174,8 +174,8 @@ def run_platform(size: Size) -> Run:
     shutil.rmtree(size.home / "tables", ignore_errors=True)
     for stage in stages:
         with run.stage(stage):
-            outcome = pipeline.run(platform, DOMAIN, stage, days, run_id="bench")
-        pipeline.raise_failures(outcome)
+            outcome = materialization.run(platform, DOMAIN, stage, days, run_id="bench")
+        materialization.raise_failures(outcome)
         run.rows[stage] = sum(each.rows for tables in outcome.revisions.values() for each in tables.values())
     return run
 

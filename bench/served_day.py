@@ -22,9 +22,9 @@ import polars as pl
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Stream
 from mlplatform.domain.view import AsFactsArrive
+from mlplatform.features.materialization import raise_failures, run
 from mlplatform.features.online.publish import publish_values
 from mlplatform.features.online.store import open_online_store
-from mlplatform.features.pipeline import raise_failures, run
 from mlplatform.features.streaming.consumers import open_consumer
 from mlplatform.features.streaming.fact_log import FactWriter, fact_folder
 from mlplatform.features.streaming.streaming import Streaming

@@ -41,8 +41,8 @@ from mlplatform.domain.view import AsFactsArrive
 from mlplatform.domains.flight_delay import DOMAIN
 from mlplatform.features.historical import historical_features
 from mlplatform.features.landing.landing import land_sample
+from mlplatform.features.materialization import raise_failures, run
 from mlplatform.features.online.store import open_online_store
-from mlplatform.features.pipeline import raise_failures, run
 from mlplatform.features.streaming.process import stream
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.provenance.platform import Platform, wall_clock

@@ -24,6 +24,9 @@ telemetry_off = {
 }
 """By library, the variable that keeps it silent. Dagster's real switch stands in `dagster.yaml`."""
 
+redis_schemes = ("redis://", "rediss://")
+"""How an address of a Redis begins; the second one is TLS."""
+
 own_variables = (
     "MLPLATFORM_BUNDLE",
     "MLPLATFORM_CLOCK",
@@ -112,13 +115,13 @@ def settings() -> Settings:
     if keys not in ("auto", "off", "required"):
         raise DeclarationError(f"MLPLATFORM_KEYS is {keys!r}. Set it to `off` or `required`, or leave it unset")
     rate_limits = os.environ.get("MLPLATFORM_RATE_LIMITS") or "memory"
-    if rate_limits != "memory" and not rate_limits.startswith(("redis://", "rediss://")):
+    if rate_limits != "memory" and not rate_limits.startswith(redis_schemes):
         # The value is not shown: it may hold a password.
         raise DeclarationError(
             "MLPLATFORM_RATE_LIMITS is no place to count in. Set it to `memory` or redis://host:port"
         )
     online_store = os.environ.get("MLPLATFORM_ONLINE_STORE") or "lmdb"
-    if online_store != "lmdb" and not online_store.startswith(("redis://", "rediss://")):
+    if online_store != "lmdb" and not online_store.startswith(redis_schemes):
         raise DeclarationError("MLPLATFORM_ONLINE_STORE is no online store. Set it to `lmdb` or redis://host:port")
     bundle = os.environ.get("MLPLATFORM_BUNDLE")
     return Settings(

@@ -21,7 +21,7 @@ import dagster as dg
 from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG  # not exported
 
 from mlplatform.domain.domain import Domain
-from mlplatform.features import contract, pipeline
+from mlplatform.features import contract, materialization
 from mlplatform.features.chain import run_chain
 from mlplatform.features.checks import (
     contract_check,
@@ -37,6 +37,7 @@ from mlplatform.features.checks import (
 from mlplatform.features.failures import open_failures
 from mlplatform.features.online.publish import published_days
 from mlplatform.features.partitions import daily, trailing
+from mlplatform.features.pipeline import table_versions
 from mlplatform.features.stage import Revision
 from mlplatform.features.tables import Tables, is_of, online_store, stages
 from mlplatform.provenance.code_version import declaration_version
@@ -85,7 +86,7 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
         selected = [
             stage for stage in (*stages, online_store) if stage_key(domain, stage) in context.selected_asset_keys
         ]
-        whole = pipeline.Outcome()
+        whole = materialization.Outcome()
         made: set[tuple[str, str]] = set()
         chain = run_chain(
             platform,
@@ -136,7 +137,7 @@ def feature_assets(domain: Domain) -> dg.AssetsDefinition:
             streamed = streamed_evaluations(platform, domain, sorted(set(days) - whole.failed.keys()))
             for result in naming_materialisations(context.instance, streamed):
                 context.log_event(result)
-        pipeline.raise_failures(whole)
+        materialization.raise_failures(whole)
         # What was made has been reported; a plain function would have to return an output for each stage.
         yield from ()
 
@@ -185,7 +186,7 @@ def _spec(domain: Domain, stage: str) -> dg.AssetSpec:
 
 def _code_version(domain: Domain, stage: str) -> str:
     # What is published is nothing but the rows of the views: their code is its code.
-    return declaration_version(pipeline.table_versions(domain, "feature_store" if stage == online_store else stage))
+    return declaration_version(table_versions(domain, "feature_store" if stage == online_store else stage))
 
 
 def _materialisation(

@@ -19,8 +19,9 @@ from mlplatform.errors import IncompleteWindow
 from mlplatform.features.failures import Failure, open_failures, record_failures
 from mlplatform.features.landing.clearing import clear_facts
 from mlplatform.features.landing.landing import Landed, days_landed_by_all, landed
+from mlplatform.features.materialization import Outcome, made_from_now, pending, run
 from mlplatform.features.online.publish import publish_values, unpublished
-from mlplatform.features.pipeline import Outcome, made_from_now, pending, run, steps, table_versions
+from mlplatform.features.pipeline import steps, table_versions
 from mlplatform.features.tables import Tables, is_of, online_store, stages
 from mlplatform.features.view import look_back_days
 from mlplatform.provenance.code_version import declaration_version

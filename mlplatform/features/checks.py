@@ -25,8 +25,9 @@ from mlplatform.domain.view import AsFactsArrive
 from mlplatform.errors import ContractBroken, DataError, DeclarationError
 from mlplatform.features import contract
 from mlplatform.features.failures import open_failures
+from mlplatform.features.materialization import Fault, Outcome
 from mlplatform.features.partitions import daily
-from mlplatform.features.pipeline import Fault, Outcome, steps
+from mlplatform.features.pipeline import steps
 from mlplatform.features.rules import Checked, check
 from mlplatform.features.streaming.check import compare_streamed, instants_at_most
 from mlplatform.features.tables import Tables, is_of

@@ -16,8 +16,8 @@ import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import DataError, OtherViewVersion, Unavailable
+from mlplatform.features.epoch import epoch_micros
 from mlplatform.features.known_facts import KnownBy, Pins, known_facts
-from mlplatform.features.online.record import now_micros
 from mlplatform.features.online.store import OnlineStore, open_online_store
 from mlplatform.features.point_in_time import point_in_time_join
 from mlplatform.features.references import Asked, AskedView, likely, resolve
@@ -143,7 +143,7 @@ class FeatureStore:
         else:
             now = as_instant(at if at is not None else self._now(), "at")
             # By its number: Polars takes longer over one datetime than over a thousand numbers.
-            instants = pl.Series("at", [now_micros(now)]).new_from_index(0, keys.height).cast(instant)
+            instants = pl.Series("at", [epoch_micros(now)]).new_from_index(0, keys.height).cast(instant)
         answers = {each.label: self._looked_up(each, keys, instants) for each in asked.views}
         return _beside(keys, asked, answers, statuses=statuses)
 

@@ -18,17 +18,13 @@ It refuses to overwrite, to delete, to vacuum, and to hide a transformation that
 the clock: who writes says when.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from hashlib import blake2b
-from typing import Any, TypeVar
-from uuid import uuid4
+from datetime import datetime
+from typing import TypeVar
 
-import numpy as np
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
@@ -36,107 +32,39 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction
 
-from mlplatform.errors import (
-    DataError,
-    DeclarationError,
-    MissingPartition,
-    NonDeterministicStage,
-    StaleRevision,
-    Unavailable,
+from mlplatform.errors import DataError, DeclarationError, NonDeterministicStage, StaleRevision, Unavailable
+from mlplatform.features.revision import (
+    Draft,
+    Revision,
+    Written,
+    contradicts,
+    listing_of,
+    newest,
+    one_of_each,
+    revision_of,
+    utc,
+)
+from mlplatform.features.revision_files import (
+    Pinned,
+    RevisionFiles,
+    column_types,
+    in_order,
+    partition_columns,
+    provenance_columns,
+    statistics_of,
 )
 from mlplatform.provenance.content_hash import content_hash
+
+# The nouns of a stage are its own, wherever they stand.
+__all__ = ["Draft", "Revision", "Stage", "Written"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_DELTA_TYPES: dict[pl.DataType, str] = {
-    pl.String(): "string",
-    pl.Binary(): "binary",
-    pl.Boolean(): "boolean",
-    pl.Int8(): "byte",
-    pl.Int16(): "short",
-    pl.Int32(): "integer",
-    pl.Int64(): "long",
-    pl.Float32(): "float",
-    pl.Float64(): "double",
-    pl.Date(): "date",
-    pl.Datetime("us"): "timestamp_ntz",
-    pl.Datetime("us", "UTC"): "timestamp",
-}
-# Delta keeps partition values in the log alone; they are in our files too, because Polars looks for them in `key=value`
-# paths or in the file, and a path with `=` in it is what breaks other scans.
-_PARTITIONED_BY: dict[str, pl.DataType] = {"_partition": pl.String(), "_revision": pl.Int32()}
-_PROVENANCE: dict[str, pl.DataType] = {
-    "_content_hash": pl.String(),
-    "_known_at": pl.Datetime("us", "UTC"),
-    "_run_id": pl.String(),
-    "_code_version": pl.String(),
-    "_environment": pl.String(),
-    "_inputs": pl.String(),
-}
-_LISTING: dict[str, pl.DataType] = {
-    "partition": pl.String(),
-    "number": pl.Int32(),
-    "content_hash": pl.String(),
-    "known_at": pl.Datetime("us", "UTC"),
-    "run_id": pl.String(),
-    "code_version": pl.String(),
-    "environment": pl.String(),
-    "inputs": pl.String(),
-    "rows": pl.Int64(),
-    "path": pl.String(),
-}
 # Each holds the rows of a partition twice. Four keep eight cores busy, as Polars has threads of its own.
 _THREADS = 4
-# Columns by which rows are looked at before they are sorted: a key, or a time and a key, mostly tells them apart.
-_LEADING = 2
 # Of N writers of one partition each round has a winner, so N rounds settle them all.
 _ATTEMPTS = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """Who writes, and from what."""
-
-    run_id: str
-    code_version: str
-    environment: str
-    """Hash of the lock file."""
-    known_at: datetime
-    """When this platform has the rows; aware. `Draft.known_at` overrides it for one partition."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draft:
-    """What one partition should become."""
-
-    rows: pl.DataFrame
-    inputs: tuple[str, ...] = ()
-    """`table/partition@number` of every input revision; sorted by the stage. Empty for rows from outside: then nothing
-    determines them, and other rows are a correction, never a `NonDeterministicStage`."""
-    known_at: datetime | None = None
-    """When this content became known; None: when it is written."""
-
-    first_known_at: datetime | None = None
-    """The same, but only if this becomes revision 1: a declared backfill counts as known when it was available, a
-    correction of it never does."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Revision:
-    """One revision of one partition, as the table's log tells it."""
-
-    partition: str
-    number: int
-    content_hash: str
-    known_at: datetime
-    run_id: str
-    code_version: str
-    environment: str
-    inputs: tuple[str, ...]
-    rows: int
-    path: str
-    """Of its Parquet file, relative to the table."""
 
 
 class Stage:
@@ -177,12 +105,7 @@ class Stage:
         self.name = name
         self.sort_by = tuple(sort_by)
         self._storage_options = dict(storage_options) if storage_options else None
-        for column, dtype in self.schema.items():
-            if column in _PARTITIONED_BY or column in _PROVENANCE:
-                raise DeclarationError(f"{name} cannot have a column {column!r}: the stage writes that one itself")
-            if dtype not in _DELTA_TYPES:
-                known = ", ".join(map(str, _DELTA_TYPES))
-                raise DeclarationError(f"column {column!r} of {name} is of type {dtype}, but Delta holds {known}")
+        self._files = RevisionFiles(self.uri, self.schema, name, self._storage_options)
         if unknown := set(self.sort_by) - set(self.schema):
             raise DeclarationError(f"{name} is sorted by {sorted(unknown)}, which it does not have")
 
@@ -234,7 +157,7 @@ class Stage:
 
     def revisions(self, partitions: Iterable[str] | None = None) -> list[Revision]:
         """List every revision, or those of some partitions, by partition and number."""
-        return [_revision(row) for row in self._listing(partitions).iter_rows(named=True)]
+        return [revision_of(row) for row in self._listing(partitions).iter_rows(named=True)]
 
     def current(
         self, partitions: Iterable[str] | None = None, *, known_at: datetime | None = None
@@ -243,8 +166,8 @@ class Stage:
 
         A partition without one is not in the answer; one that was emptied is there, with no rows.
         """
-        newest = _newest(self._listing(partitions), known_at)
-        return {row["partition"]: _revision(row) for row in newest.iter_rows(named=True)}
+        found = newest(self._listing(partitions), known_at)
+        return {row["partition"]: revision_of(row) for row in found.iter_rows(named=True)}
 
     def read(
         self,
@@ -277,9 +200,10 @@ class Stage:
         """
         pins = dict(numbers or {})
         wanted = set(partitions) if partitions is not None else set(pins) if numbers is not None else None
-        return self._rows(self._chosen(wanted, pins, known_at), columns, provenance)
+        chosen = one_of_each(self._listing(wanted), wanted, pins, known_at, name=self.name)
+        return self._files.read(chosen, columns, provenance=provenance)
 
-    def pinned(self, numbers: Mapping[str, int], *, rows_at_once: int) -> "Pinned":
+    def pinned(self, numbers: Mapping[str, int], *, rows_at_once: int) -> Pinned:
         """Read single partitions of pinned revisions, holding about `rows_at_once` rows.
 
         Raises
@@ -287,26 +211,17 @@ class Stage:
         MissingPartition
             A partition has no such revision.
         """
-        return Pinned(self, self._chosen(set(numbers), numbers, None), rows_at_once)
-
-    def _chosen(self, wanted: set[str] | None, pins: Mapping[str, int], known_at: datetime | None) -> pl.DataFrame:
-        """List one revision of each partition, by partition."""
-        listing = self._listing(wanted)
-        pinned_number = pl.col("partition").replace_strict(pins, default=None, return_dtype=pl.Int32)
-        pinned = listing.filter(pl.col("number") == pinned_number)
-        free = _newest(listing.filter(~pl.col("partition").is_in(list(pins))), known_at)
-        chosen = pl.concat([pinned, free]).sort("partition")
-        if missing := sorted((wanted or set()) - set(chosen["partition"])):
-            raise MissingPartition(self.name, [f"{each}@{pins[each]}" if each in pins else each for each in missing])
-        return chosen
+        wanted = set(numbers)
+        chosen = one_of_each(self._listing(wanted), wanted, numbers, None, name=self.name)
+        return Pinned(self._files, chosen, rows_at_once)
 
     def history(self, partitions: Iterable[str] | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read the rows of all revisions, by partition and number, with `_partition`, `_revision` and `_known_at`."""
-        return self._rows(self._listing(partitions), columns, provenance=True)
+        return self._files.read(self._listing(partitions), columns, provenance=True)
 
     def ordered(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows in the columns and the order in which the table would give them back."""
-        return _sorted(rows.select(self.schema.names()), self.sort_by)
+        return in_order(rows.select(self.schema.names()), self.sort_by)
 
     def refuse_undeclared(self, partition: str, rows: pl.DataFrame) -> None:
         """Let rows pass that are as the schema says; `append` does so too, for all of its drafts at once.
@@ -335,7 +250,7 @@ class Stage:
             partition=partition,
             number=0,
             content_hash=content_hash(rows),
-            known_at=_utc(draft.known_at or written.known_at),
+            known_at=utc(draft.known_at or written.known_at),
             run_id=written.run_id,
             code_version=written.code_version,
             environment=written.environment,
@@ -343,7 +258,7 @@ class Stage:
             rows=rows.height,
             path="",
         )
-        return _Ready(revision, rows, _utc(draft.first_known_at) if draft.first_known_at else None)
+        return _Ready(revision, rows, utc(draft.first_known_at) if draft.first_known_at else None)
 
     def _attempt(
         self, ready: Mapping[str, "_Ready"], expected: Mapping[str, int], files: dict[Revision, AddAction]
@@ -356,8 +271,8 @@ class Stage:
         # of the handle, so a second one would let two writers of one number both through.
         table = self._table_to_write()
         past: dict[str, list[Revision]] = {}
-        for row in self._listing_of(table, ready).iter_rows(named=True):
-            past.setdefault(row["partition"], []).append(_revision(row))
+        for row in self._listing(ready, table).iter_rows(named=True):
+            past.setdefault(row["partition"], []).append(revision_of(row))
         own = {action.path for action in files.values()}
         settled: dict[str, Revision] = {}
         fresh: dict[str, Revision] = {}
@@ -379,7 +294,7 @@ class Stage:
             if earlier and earlier[-1].content_hash == draft.revision.content_hash:
                 settled[partition] = earlier[-1]
                 continue
-            if any(_contradicts(draft.revision, revision) for revision in earlier):
+            if any(contradicts(draft.revision, revision) for revision in earlier):
                 contradicting.append(partition)
                 continue
             wanted = draft.first_known_at if number == 0 and draft.first_known_at else draft.revision.known_at
@@ -397,45 +312,14 @@ class Stage:
             [files[revision] for revision in fresh.values()],
             "append",
             table.schema(),
-            list(_PARTITIONED_BY),
+            list(partition_columns),
             commit_properties=CommitProperties(app_transactions=transactions),
         )
         appended = {partition: replace(revision, path=files[revision].path) for partition, revision in fresh.items()}
         return {partition: appended.get(partition) or settled[partition] for partition in ready}
 
     def _write(self, revision: Revision, rows: pl.DataFrame) -> AddAction:
-        """Write the file of a revision. Until it is committed nobody sees it, and if it never is, it does no harm."""
-        path = f"{_quoted(revision.partition)}/{revision.number}-{uuid4().hex}.parquet"
-        texts = {
-            "_content_hash": revision.content_hash,
-            "_run_id": revision.run_id,
-            "_code_version": revision.code_version,
-            "_environment": revision.environment,
-            "_inputs": json.dumps(revision.inputs),
-        }
-        rows.with_columns(
-            # Repeated by reference: a literal is copied for every row, which cost 2 s for 300 inputs and 1 M rows. As
-            # categories, for Parquet holds them as the same dictionary of one text, found without hashing every row.
-            *(
-                pl.Series(column, [text], pl.Categorical()).new_from_index(0, rows.height)
-                for column, text in (texts | {"_partition": revision.partition}).items()
-            ),
-            pl.lit(revision.known_at).cast(_PROVENANCE["_known_at"]).alias("_known_at"),
-            pl.lit(revision.number, dtype=pl.Int32).alias("_revision"),
-        ).write_parquet(
-            f"{self.uri}/{path}",
-            compression="zstd",
-            statistics=False,
-            storage_options=self._storage_options,
-            mkdir=True,
-        )
-        values = {**texts, "_known_at": revision.known_at.isoformat(timespec="microseconds").replace("+00:00", "Z")}
-        statistics = {
-            "numRecords": revision.rows,
-            "minValues": values,
-            "maxValues": values,
-            "nullCount": dict.fromkeys(values, 0),
-        }
+        path = self._files.write(revision, rows)
         return AddAction(
             path=path,
             # Asked of the store, for readers seek from the end of the file by it.
@@ -444,7 +328,7 @@ class Stage:
             # Only a vacuum by age would look at it, so the record time will do, and no clock is read.
             modification_time=int(revision.known_at.timestamp() * 1000),
             data_change=True,
-            stats=json.dumps(statistics),
+            stats=statistics_of(revision),
         )
 
     def _table(self) -> DeltaTable | None:
@@ -468,14 +352,14 @@ class Stage:
         if table is None:
             DeltaTable.create(
                 self.uri,
-                Schema(declared + _fields(_PROVENANCE | _PARTITIONED_BY)),
+                Schema(declared + _fields(provenance_columns | partition_columns)),
                 mode="ignore",
-                partition_by=list(_PARTITIONED_BY),
+                partition_by=list(partition_columns),
                 name=self.name,
                 configuration={
                     "delta.appendOnly": "true",
                     "delta.enableExpiredLogCleanup": "false",
-                    "delta.dataSkippingStatsColumns": ",".join(_PROVENANCE),
+                    "delta.dataSkippingStatsColumns": ",".join(provenance_columns),
                 },
                 storage_options=self._storage_options,
             )
@@ -492,93 +376,10 @@ class Stage:
             table = DeltaTable(self.uri, storage_options=self._storage_options)
         return table
 
-    def _listing(self, partitions: Iterable[str] | None) -> pl.DataFrame:
-        table = self._table()
-        return pl.DataFrame(schema=_LISTING) if table is None else self._listing_of(table, partitions)
-
-    def _listing_of(self, table: DeltaTable, partitions: Iterable[str] | None) -> pl.DataFrame:
-        """List the files of the table, one for each revision, by partition and number."""
-        actions = pl.DataFrame(table.get_add_actions(flatten=True))
-        if actions.is_empty():
-            return pl.DataFrame(schema=_LISTING)
-        places = {
-            "partition": "partition._partition",
-            "number": "partition._revision",
-            "rows": "num_records",
-            "path": "path",
-        }
-        listing = actions.select(
-            pl.col(places.get(column, f"min._{column}")).cast(dtype).alias(column) for column, dtype in _LISTING.items()
-        )
-        if partitions is not None:
-            listing = listing.filter(pl.col("partition").is_in(list(partitions)))
-        listing = listing.sort("partition", "number")
-        if listing["content_hash"].has_nulls() or listing.select("partition", "number").is_duplicated().any():
-            raise DataError(
-                f"{self.name}: another writer has rewritten the files of {self.uri}, so a revision is no longer one "
-                "whole file. Restore the version before it"
-            )
-        return listing
-
-    def _rows(self, chosen: pl.DataFrame, columns: Sequence[str] | None, provenance: bool) -> pl.DataFrame:
-        """Read the files of a listing, in its order."""
-        names = list(self.schema) if columns is None else list(columns)
-        if unknown := [column for column in names if column not in self.schema]:
-            raise DeclarationError(f"{self.name} has no column {unknown}; it has {self.schema.names()}")
-        schema = {column: self.schema[column] for column in names}
-        chosen = chosen.filter(pl.col("rows") > 0)
-        total = int(chosen["rows"].sum())
-        rows = pl.DataFrame(schema=schema)
-        if total and names:
-            rows = pl.scan_parquet(
-                [f"{self.uri}/{path}" for path in chosen["path"]],
-                schema=schema,
-                # An older revision may lack a column that was declared since, and holds ones that were not asked for.
-                missing_columns="insert",
-                extra_columns="ignore",
-                hive_partitioning=False,
-                glob=False,
-                storage_options=self._storage_options,
-            ).collect()
-            if rows.height != total:
-                raise DataError(f"{self.name}: the files at {self.uri} hold {rows.height} rows, the log says {total}")
-        if not provenance:
-            return rows
-        # Each file is one revision, and the scan keeps the order of the files: no need to read it from them.
-        of_each_row = chosen[np.repeat(np.arange(chosen.height), chosen["rows"].to_numpy())]
-        shown = of_each_row.select(_partition="partition", _revision="number", _known_at="known_at")
-        return pl.concat([rows, shown], how="horizontal")
-
-
-class Pinned:
-    """Rows of one revision of each partition, given partition by partition.
-
-    Neighbours are read together, a batch of about `rows_at_once` rows at a time, and one batch is held. Asked in the
-    order of the partitions' names it reads every file once; asked in another order it gives the same, and reads more.
-    """
-
-    def __init__(self, stage: Stage, chosen: pl.DataFrame, rows_at_once: int) -> None:
-        self._stage = stage
-        batch = pl.col("rows").cum_sum().shift(1, fill_value=0) // rows_at_once
-        self._batches = chosen.with_columns(batch=batch).partition_by("batch", include_key=False)
-        self._batch_of = {name: number for number, each in enumerate(self._batches) for name in each["partition"]}
-        self._held: dict[str, pl.DataFrame] = {}
-
-    def __call__(self, partition: str) -> pl.DataFrame:
-        """The rows of a partition; none for one that is not pinned."""
-        if partition not in self._batch_of:
-            return pl.DataFrame(schema=self._stage.schema)
-        if partition not in self._held:
-            # The old batch is let go before the next one is there.
-            self._held = {}
-            batch = self._batches[self._batch_of[partition]]
-            rows = self._stage._rows(batch, None, provenance=False)
-            ends = batch["rows"].cum_sum()
-            self._held = {
-                name: rows.slice(end - height, height)
-                for name, height, end in zip(batch["partition"], batch["rows"], ends, strict=True)
-            }
-        return self._held[partition]
+    def _listing(self, partitions: Iterable[str] | None, table: DeltaTable | None = None) -> pl.DataFrame:
+        table = self._table() if table is None else table
+        actions = pl.DataFrame() if table is None else pl.DataFrame(table.get_add_actions(flatten=True))
+        return listing_of(actions, partitions, name=self.name, uri=self.uri)
 
 
 @dataclass(frozen=True)
@@ -597,70 +398,9 @@ def _in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) ->
         return list(pool.map(function, items))
 
 
-def _sorted(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """Sort by all of the columns. Most stages keep the order of the one before, and looking is cheaper than sorting."""
-    if not columns or _increases(rows, columns):
-        return rows
-    # Rows that have the order of the other columns keep it where the first column is equal.
-    enough = columns[:1] if _increases(rows, columns[1:]) else columns
-    return rows.sort(enough, maintain_order=True)
-
-
-def _increases(rows: pl.DataFrame, columns: Sequence[str]) -> bool:
-    """Whether rows strictly increase by the first of the columns, so that sorting by all would change nothing.
-
-    A null counts as no increase.
-    """
-    increases = pl.lit(value=False)
-    for column in reversed(columns[:_LEADING]):
-        here, before = pl.col(column), pl.col(column).shift(1)
-        increases = (here > before) | ((here == before) & increases)
-    return bool(rows.select(increases.slice(1).fill_null(value=False).all()).item())
-
-
 def _fields(schema: Mapping[str, pl.DataType]) -> list[Field]:
-    return [Field(column, PrimitiveType(_DELTA_TYPES[dtype])) for column, dtype in schema.items()]
-
-
-def _contradicts(draft: Revision, earlier: Revision) -> bool:
-    """Tell whether the same inputs, code and environment once gave other content."""
-    return (
-        draft.inputs != ()
-        and draft.inputs == earlier.inputs
-        and draft.code_version == earlier.code_version
-        and draft.environment == earlier.environment
-        and draft.content_hash != earlier.content_hash
-    )
-
-
-def _newest(listing: pl.DataFrame, known_at: datetime | None) -> pl.DataFrame:
-    """Keep the highest number of each partition, of those known at a time."""
-    if known_at is not None:
-        listing = listing.filter(pl.col("known_at") <= _utc(known_at))
-    return listing.unique("partition", keep="last", maintain_order=True)
-
-
-def _revision(row: Mapping[str, Any]) -> Revision:
-    return Revision(**{**row, "inputs": tuple(json.loads(row["inputs"])), "known_at": row["known_at"].astimezone(UTC)})
+    return [Field(column, PrimitiveType(column_types[dtype])) for column, dtype in schema.items()]
 
 
 def _transaction_id(partition: str, number: int) -> str:
     return f"{partition}|{number}"
-
-
-def _utc(time: datetime) -> datetime:
-    if time.tzinfo is None:
-        raise DataError(f"the known time {time.isoformat()} has no zone; give an aware time, best in UTC")
-    return time.astimezone(UTC)
-
-
-def _quoted(partition: str) -> str:
-    """Write a partition as one path segment that means the same to every file system, URL and scanner.
-
-    Neither `%`, which readers decode a different number of times, nor `=`, which they take for a hive partition; nor a
-    leading `_` or `.`, which hide a file and could reach `_delta_log`. Only the log is ever asked for a partition, so
-    two of them may share a folder.
-    """
-    quoted = re.sub(r"^[_.]|[^A-Za-z0-9_.-]", lambda met: "".join(f"!{b:02x}" for b in met[0].encode()), partition)
-    # File systems take 255 bytes; the rest is told by a hash.
-    return quoted if len(quoted) <= 120 else f"{quoted[:100]}-{blake2b(partition.encode(), digest_size=8).hexdigest()}"

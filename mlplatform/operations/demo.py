@@ -22,8 +22,8 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.errors import DeclarationError, PromotionRefused
 from mlplatform.features.historical import historical_features
 from mlplatform.features.landing.landing import days_landed_by_all, land_sample
+from mlplatform.features.materialization import pending
 from mlplatform.features.online.publish import publish_values
-from mlplatform.features.pipeline import pending
 from mlplatform.features.tables import Tables, available_at, day_range, stages
 from mlplatform.operations import jobs, servers
 from mlplatform.provenance.platform import Platform

@@ -19,7 +19,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.domain.source import Folder, Source
 from mlplatform.features.landing.landing import landed, place_of
-from mlplatform.features.online.store import open_online_store, redis_schemes
+from mlplatform.features.online.store import open_online_store
 from mlplatform.features.streaming.progress import stream_status, streamed_views
 from mlplatform.features.tables import Tables, stages
 from mlplatform.operations.finding import Check, Said, broken, ok, warning
@@ -102,7 +102,7 @@ def domain_checks(platform: Platform, domain: Domain) -> Iterator[Check]:
         looked_at=without_secrets(platform.online_store),
         look=lambda: _online(platform, domain),
         mend="start that Redis, or correct MLPLATFORM_ONLINE_STORE"
-        if platform.online_store.startswith(redis_schemes)
+        if platform.online_store.startswith(settings.redis_schemes)
         else f"remove that folder and run `mlplatform backfill {name}`, which publishes the features again",
     )
     if streamed_views(domain):

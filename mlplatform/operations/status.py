@@ -5,12 +5,11 @@ be read is told in its place and hides nothing else: one broken table is when a 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import timedelta
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 from rich.console import Console
@@ -19,7 +18,6 @@ from rich.table import Table
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Folder
-from mlplatform.errors import DataError
 from mlplatform.features.chain import due
 from mlplatform.features.failures import Failure
 from mlplatform.features.landing.files import is_temporary
@@ -27,43 +25,13 @@ from mlplatform.features.landing.landing import Landed, landed, place_of
 from mlplatform.features.stage import Revision
 from mlplatform.features.streaming.progress import StreamStatus, stream_status, streamed_views
 from mlplatform.features.tables import Tables, stages
+from mlplatform.operations.model_status import ModelStatus, Training, model_status, unknown_model
 from mlplatform.provenance.platform import Platform
-from mlplatform.registry.ledger import Ledger
-from mlplatform.rollout.judge import load_decision, load_evaluation
 
 Value = TypeVar("Value")
 
 shown_at_most = 5
 """Lines of one list on a terminal; `--json` has all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """The last attempt to make a model."""
-
-    recipe: str
-    outcome: Literal["pass", "fail", "inconclusive", "unfinished"]
-    """What the gate said; `unfinished`: it was not asked yet."""
-
-    reasons: tuple[str, ...]
-    """Why it is no pass."""
-
-    decided_at: datetime | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelStatus:
-    """One model as it serves."""
-
-    model: str
-    champion: str | None
-    """Digest of the manifest; None: nothing was promoted."""
-
-    model_version: str | None
-    since: datetime | None
-    age_seconds: float | None
-    metrics: dict[str, float]
-    last_training: Training | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +161,8 @@ def _domain(platform: Platform, domain: Domain) -> DomainStatus:
     if streamed_views(domain):
         streamed = reading.of("stream", partial(stream_status, platform, domain), None)
     models = tuple(
-        reading.of(f"model {model.name}", partial(_model, platform, domain, model.name), _unknown(model.name))
-        for model in domain.models
+        reading.of(f"model {each.name}", partial(model_status, platform, domain, each.name), unknown_model(each.name))
+        for each in domain.models
     )
     newest = {stage: max(complete.get(stage, ()), default=None) for stage in stages}
     days_due = found.days if found else ()
@@ -258,50 +226,6 @@ def _beside_the_sources(platform: Platform, domain: Domain) -> dict[str, str]:
             hint = f"is `{likely[0]}` meant?" if likely else f"its sources are {', '.join(sources)}"
             told[f"{entry.name}/" if entry.is_dir() else entry.name] = f"it is of no source of {domain.name}; {hint}"
     return told
-
-
-def _unknown(model: str) -> ModelStatus:
-    return ModelStatus(
-        model=model, champion=None, model_version=None, since=None, age_seconds=None, metrics={}, last_training=None
-    )
-
-
-def _model(platform: Platform, domain: Domain, name: str) -> ModelStatus:
-    told = replace(_unknown(name), last_training=_last_training(platform, domain, name))
-    moves = [entry for entry in Ledger(platform).entries(f"{domain.name}/{name}") if entry.alias == "champion"]
-    if not moves:
-        return told
-    recipe = str(moves[-1].evidence.get("recipe", ""))
-    try:
-        figures = load_evaluation(platform.training(domain.name, name, recipe)).metrics["candidate"]
-    except DataError:
-        figures = {}
-    return replace(
-        told,
-        champion=moves[-1].to_manifest,
-        model_version=recipe,
-        since=moves[-1].at,
-        age_seconds=(platform.clock() - moves[-1].at).total_seconds(),
-        metrics={metric: each.point for metric, each in figures.items() if each.point is not None},
-    )
-
-
-def _last_training(platform: Platform, domain: Domain, name: str) -> Training | None:
-    """The recipe that was made or decided on last, and what the gate said of it."""
-    attempts = platform.training(domain.name, name, "none").parent.glob("*/recipe.json")
-    folder = max((path.parent for path in attempts), key=_touched, default=None)
-    if folder is None:
-        return None
-    if not (folder / "decision.json").exists():
-        return Training(recipe=folder.name, outcome="unfinished", reasons=(), decided_at=None)
-    decision = load_decision(folder)
-    return Training(
-        recipe=folder.name, outcome=decision.outcome, reasons=decision.reasons, decided_at=decision.decided_at
-    )
-
-
-def _touched(folder: Path) -> int:
-    return max(path.stat().st_mtime_ns for path in (folder / "recipe.json", folder / "decision.json") if path.exists())
 
 
 def _next(

@@ -14,7 +14,7 @@ from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
 from mlplatform.errors import StaleRevision, Unavailable
 from mlplatform.features.landing.landing import land, landed
-from mlplatform.features.pipeline import pending
+from mlplatform.features.materialization import pending
 from mlplatform.features.resources import platform_from_settings
 from mlplatform.features.stage import Draft, Stage, Written
 from mlplatform.features.tables import Tables, day_range, stages

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from mlplatform.domains.flight_delay import DOMAIN
-from mlplatform.features import pipeline
 from mlplatform.features.landing.landing import land_sample
+from mlplatform.features.materialization import raise_failures, run
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.provenance.platform import Platform
 
@@ -45,5 +45,5 @@ def flight_days(home: Path, last: date) -> FlightDays:
     made = FlightDays(platform, last)
     land_sample(platform, DOMAIN, FIRST, last)
     for stage in stages:
-        pipeline.raise_failures(pipeline.run(platform, DOMAIN, stage, made.days, run_id="test"))
+        raise_failures(run(platform, DOMAIN, stage, made.days, run_id="test"))
     return made

@@ -12,10 +12,9 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import first_day, last_day, rows
-from mlplatform.features import pipeline
 from mlplatform.features.landing.landing import land
+from mlplatform.features.materialization import Outcome, raise_failures, run
 from mlplatform.features.online.publish import publish_values
-from mlplatform.features.pipeline import Outcome
 from mlplatform.features.tables import day_range, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import make_candidate
@@ -59,7 +58,7 @@ def land_orders(
 
 def run_stage(platform: Platform, stage: str, days: Sequence[str], domain: Domain = DOMAIN) -> Outcome:
     """Run one stage; failures are in the outcome."""
-    return pipeline.run(platform, domain, stage, days, run_id="test")
+    return run(platform, domain, stage, days, run_id="test")
 
 
 def backfill(platform: Platform, days: Sequence[str], domain: Domain = DOMAIN) -> int:
@@ -67,7 +66,7 @@ def backfill(platform: Platform, days: Sequence[str], domain: Domain = DOMAIN) -
     new = 0
     for stage in stages:
         outcome = run_stage(platform, stage, days, domain)
-        pipeline.raise_failures(outcome)
+        raise_failures(outcome)
         new += outcome.new
     return new
 

@@ -18,8 +18,8 @@ from mlplatform.features.chain import Due, due, run_chain
 from mlplatform.features.failures import open_failures
 from mlplatform.features.landing.folder import LandingFolder
 from mlplatform.features.landing.landing import days_landed_by_all
+from mlplatform.features.materialization import Outcome
 from mlplatform.features.online.publish import unpublished
-from mlplatform.features.pipeline import Outcome
 from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.synthetic_home import backfill, land_orders, platform_in

@@ -16,8 +16,8 @@ from mlplatform.domains.synthetic.ground_truth import rows
 from mlplatform.errors import DeclarationError
 from mlplatform.features.assets import only_due_tag
 from mlplatform.features.checks import contract_check, evaluations, last_evaluations, naming_materialisations
+from mlplatform.features.materialization import Fault, Outcome
 from mlplatform.features.partitions import daily
-from mlplatform.features.pipeline import Fault, Outcome
 from mlplatform.features.rules import Checked
 from mlplatform.features.sensors import range_end, range_start
 from mlplatform.features.tables import day_range

@@ -23,8 +23,8 @@ from mlplatform.errors import (
     NonDeterministicStage,
     NotLanded,
 )
-from mlplatform.features import pipeline
-from mlplatform.features.pipeline import pending, raise_failures
+from mlplatform.features import materialization, pipeline
+from mlplatform.features.materialization import pending, raise_failures
 from mlplatform.features.tables import Tables, available_at, day_range, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.synthetic_home import (
@@ -253,7 +253,8 @@ def test_how_much_is_held_at_once_changes_nothing(
     filled: Platform, tmp_path: Path, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read and committed day by day, or by a few days, every table has the content that it has in one go."""
-    monkeypatch.setattr(pipeline, "rows_at_once", rows_at_once)
+    for reader_or_writer in (pipeline, materialization):
+        monkeypatch.setattr(reader_or_writer, "rows_at_once", rows_at_once)
     other = platform_in(tmp_path / "other")
     land_orders(other, DAYS)
     assert backfill(other, DAYS) == 7 * len(DAYS)

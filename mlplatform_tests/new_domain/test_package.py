@@ -15,7 +15,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain_checks.battery import evidence_of, run
 from mlplatform.domains.registered import domain_package, registered_domain, registered_domains
 from mlplatform.errors import DataError, DeclarationError
-from mlplatform.features import pipeline
+from mlplatform.features import materialization
 from mlplatform.features.landing.landing import land_sample
 from mlplatform.features.tables import day_range, stages
 from mlplatform.new_domain import package
@@ -204,7 +204,7 @@ def test_a_project_of_its_own_is_found_trained_and_passes_the_gate(installed: Pa
     land_sample(platform, domain, sample.start, sample.end)
     for stage in stages:
         days = day_range(sample.start.isoformat(), sample.end.isoformat())
-        pipeline.raise_failures(pipeline.run(platform, domain, stage, days, run_id="test"))
+        materialization.raise_failures(materialization.run(platform, domain, stage, days, run_id="test"))
     made = recipe(platform, domain, model)
     folder = platform.training(domain.name, model.name, made.key)
     save_recipe(folder, made)

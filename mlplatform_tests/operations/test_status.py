@@ -243,7 +243,7 @@ def test_where_nothing_can_be_read_it_says_so(platform: Platform, monkeypatch: p
     def gone(*_arguments: object) -> None:
         raise OSError("the disk is gone")
 
-    for name in ("due", "landed", "_model"):
+    for name in ("due", "landed", "model_status"):
         monkeypatch.setattr(f"mlplatform.operations.status.{name}", gone)
     for name in ("current", "read"):
         monkeypatch.setattr(f"mlplatform.features.stage.Stage.{name}", gone)

@@ -8,7 +8,7 @@ import pytest
 
 from mlplatform.features.chain import run_chain
 from mlplatform.features.landing.landing import land_sample
-from mlplatform.features.pipeline import raise_failures
+from mlplatform.features.materialization import raise_failures
 from mlplatform.features.tables import day_range
 from mlplatform.registry.candidate import bundle_of, make_candidate
 from mlplatform.rollout.judge import judge_candidate

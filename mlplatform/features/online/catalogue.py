@@ -6,7 +6,7 @@ version lie under a *generation*, a number: a rebuild fills another one, and wri
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import numpy as np
@@ -14,21 +14,15 @@ import numpy.typing as npt
 import polars as pl
 
 from mlplatform.errors import DataError, Unavailable
-from mlplatform.features.online.record import (
-    Keys,
-    Layout,
-    Records,
-    dtype_names,
-    dtypes_named,
-    instant,
-)
+from mlplatform.features.epoch import epoch_time
+from mlplatform.features.online.keys import Keys
+from mlplatform.features.online.record import Layout, Records, dtype_names, dtypes_named
 from mlplatform.features.online.store import Statistics, ViewRecord
+from mlplatform.features.view import instant
 
 versions_kept = 2
 """Of a view: the current one and the one before it, for the model that was trained on that and still serves. A third
 would hold what no champion can be pinned to, but after two changes without a training in between."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class StoredVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,4 +250,4 @@ def _later(one: int | None, other: int | None) -> int | None:
 
 
 def _datetime(micros: int | None) -> datetime | None:
-    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
+    return None if micros is None else epoch_time(micros)

@@ -21,12 +21,13 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domain.view import FeatureView
 from mlplatform.errors import Unavailable
 from mlplatform.features.online.record import seen_kept
-from mlplatform.features.online.store import OnlineStore, ViewRecord, open_online_store, redis_schemes
+from mlplatform.features.online.store import OnlineStore, ViewRecord, open_online_store
 from mlplatform.features.stage import Revision, Stage
 from mlplatform.features.tables import Tables
 from mlplatform.features.version import view_version
 from mlplatform.provenance.files import alone
 from mlplatform.provenance.platform import Platform
+from mlplatform.settings import redis_schemes
 
 rows_at_once = 400_000
 """Some tens of megabytes, and a second of work. A day that has more is taken whole."""

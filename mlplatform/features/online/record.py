@@ -16,8 +16,6 @@ Invariants:
 
 import struct
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
-from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
@@ -26,8 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mlplatform.errors import DataError, DeclarationError
+from mlplatform.errors import DeclarationError
 from mlplatform.features.online.store import Found, Lookup
+from mlplatform.features.revision_files import column_types
+from mlplatform.features.view import instant
 
 seen_kept = 2
 """Values of a key that could be served already: the newest, and the one before it for a gateway whose clock is behind,
@@ -37,28 +37,7 @@ most_records = 16
 """Of a key. More are there only where much was removed or many values are dated in the future. Removed ones are left
 out first, beginning with the oldest, then the values furthest away; never one that could be served already."""
 
-longest_key = 400
-"""Bytes; LMDB takes 511, of which some tell the view. A longer key is known by its hash."""
-
-instant = pl.Datetime("us", "UTC")
-
-dtype_names: dict[pl.DataType, str] = {
-    dtype: str(dtype)
-    for dtype in (
-        pl.String(),
-        pl.Binary(),
-        pl.Boolean(),
-        pl.Int8(),
-        pl.Int16(),
-        pl.Int32(),
-        pl.Int64(),
-        pl.Float32(),
-        pl.Float64(),
-        pl.Date(),
-        pl.Datetime("us"),
-        instant,
-    )
-}
+dtype_names = {dtype: str(dtype) for dtype in column_types}
 """What a stage table can hold, and how a store writes it down."""
 
 dtypes_named = {name: dtype for dtype, name in dtype_names.items()}
@@ -82,75 +61,10 @@ _PHYSICAL: dict[pl.DataType, pl.DataType] = {
 }
 _REMOVED = 1
 _LATEST = 2**63 - 1
-_EPOCH = date(1970, 1, 1)
-_MICROSECOND = timedelta(microseconds=1)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 Records = npt.NDArray[Any]
-
-
-def now_micros(now: datetime) -> int:
-    """Microseconds since 1970, exactly.
-
-    Examples
-    --------
-    >>> now_micros(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
-    1000000
-    """
-    if now.tzinfo is None:
-        raise DataError(f"the time {now.isoformat()} has no zone; give an aware time, best in UTC")
-    return (now.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // _MICROSECOND
-
-
-class Keys:
-    """How the keys of a view become bytes: their values with their kinds, whatever their width."""
-
-    def __init__(self, dtypes: Mapping[str, pl.DataType]) -> None:
-        self.dtypes = dict(dtypes)
-        for name, dtype in self.dtypes.items():
-            if dtype.is_float() or dtype not in dtype_names:
-                raise DeclarationError(
-                    f"the key {name!r} is of type {dtype}, by which nothing can be looked up. Name the entity by a "
-                    "text, a whole number or a date"
-                )
-
-    def encoded(self, rows: pl.DataFrame) -> list[bytes | None]:
-        """(n,) bytes of each row's key; None where a part of it is null."""
-        columns = [self._column(rows, name, dtype) for name, dtype in self.dtypes.items()]
-        parts = zip(*(column.to_list() for column in columns), strict=True)
-        if any(column.null_count() for column in columns):
-            return [None if None in key else _short(_encode(key)) for key in parts]
-        encoded = list(map(_encode, parts))
-        longest = max(map(len, encoded), default=0)
-        return [*encoded] if longest <= longest_key else [*map(_short, encoded)]
-
-    def encoded_one(self, key: tuple[object, ...]) -> bytes | None:
-        """The same of one key, in Python's values."""
-        if len(key) != len(self.dtypes):
-            raise DataError(f"the key {key!r} has {len(key)} parts, the view's has {len(self.dtypes)}")
-        if None in key:
-            return None
-        return _short(_encode([_physical(value) for value in key]))
-
-    def _column(self, rows: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Series:
-        try:
-            column = rows.get_column(name)
-        except pl.exceptions.ColumnNotFoundError as error:
-            raise DataError(f"the keys lack {name!r}; there are {', '.join(rows.columns)}") from error
-        given = column.dtype
-        if given != dtype:
-            same_kind = (
-                (given.is_integer() and dtype.is_integer())
-                or (isinstance(given, pl.Datetime) and isinstance(dtype, pl.Datetime))
-                or (isinstance(given, pl.Categorical | pl.Enum) and dtype == pl.String())
-                or given == pl.Null()
-            )
-            if not same_kind:
-                raise DataError(f"the key {name!r} is of type {given}, the view's is {dtype}. Cast it")
-            # A number that does not fit is of nobody.
-            column = column.cast(dtype, strict=False)
-        return column.to_physical() if dtype.is_temporal() else column
 
 
 class Layout:
@@ -382,17 +296,6 @@ class Layout:
         for value, number, there in zip(values, (place - starts).tolist(), present.tolist(), strict=True):
             rows.append(self._tail(value)[number] if value is not None and there else [None] * len(self._texts))
         return {name: [row[number] for row in rows] for number, name in enumerate(self._texts)}
-
-
-def _short(key: bytes) -> bytes:
-    # A hash is no msgpack array of the key's length, so it is no other key's encoding.
-    return key if len(key) <= longest_key else b"#" + blake2b(key, digest_size=32).digest()
-
-
-def _physical(value: object) -> object:
-    if isinstance(value, datetime):
-        return (value.replace(tzinfo=value.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // _MICROSECOND
-    return (value - _EPOCH).days if isinstance(value, date) else value
 
 
 def _first_of_each(

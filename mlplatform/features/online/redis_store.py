@@ -38,6 +38,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from mlplatform.errors import Unavailable
+from mlplatform.features.epoch import epoch_micros
 from mlplatform.features.online.catalogue import (
     Batch,
     Catalogue,
@@ -50,7 +51,8 @@ from mlplatform.features.online.catalogue import (
     new_version,
     same_schema,
 )
-from mlplatform.features.online.record import Keys, Layout, now_micros
+from mlplatform.features.online.keys import Keys
+from mlplatform.features.online.record import Layout
 from mlplatform.features.online.store import Found, Lookup, Statistics, ViewRecord
 
 read_seconds = 0.05
@@ -181,7 +183,7 @@ class RedisStore:
 
     def put(self, view: ViewRecord, rows: pl.DataFrame, *, content: str | None, now: datetime) -> int:
         """Merge rows in, each key by itself, the catalogue last."""
-        micros = now_micros(now)
+        micros = epoch_micros(now)
         layout = Layout(view.features)
         batch = Batch.of_rows(Keys(view.keys), layout, rows)
         begun: StoredVersion | None = None
@@ -206,7 +208,7 @@ class RedisStore:
 
     def replace(self, view: ViewRecord, chunks: Iterable[pl.DataFrame], *, content: str, now: datetime) -> None:
         """Fill another hash, then switch."""
-        micros = now_micros(now)
+        micros = epoch_micros(now)
         keys, layout = Keys(view.keys), Layout(view.features)
         stored = self._new_version(view)
         for rows in chunks:

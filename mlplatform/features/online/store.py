@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import polars as pl
 
-redis_schemes = ("redis://", "rediss://")
+from mlplatform.settings import redis_schemes
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from mlplatform.errors import DeclarationError, MalformedBody, Unavailable
 from mlplatform.features.streaming.fact_log import Event, FactWriter, Positions, events, fact_folder
 from mlplatform.features.streaming.fact_rows import arrow, understand
 from mlplatform.provenance.files import write_whole
+from mlplatform.settings import redis_schemes
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +270,7 @@ def open_consumer(address: str | None, domain: Domain, home: Path, now: Callable
     logs = LogConsumer(home, domain, positions_file(home, domain))
     if address is None:
         return logs
-    if not address.startswith(("redis://", "rediss://")):
+    if not address.startswith(redis_schemes):
         raise DeclarationError("facts are streamed from redis://host:port, or from the gateways without `--from`")
     try:
         from redis import Redis

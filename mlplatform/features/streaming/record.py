@@ -15,13 +15,12 @@ import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.view import AsFactsArrive, FeatureView
+from mlplatform.features.epoch import epoch_micros, epoch_time
 from mlplatform.features.streaming.fact_log import Columns, as_columns, as_rows
 from mlplatform.features.version import view_version
 from mlplatform.features.view import instant
 from mlplatform.provenance.append_only import AppendOnlyFiles, day_begun, files, frames
 from mlplatform.provenance.platform import Platform
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Entry(msgspec.Struct, array_like=True, frozen=True):
@@ -57,8 +56,7 @@ class StreamedRecord:
         Unavailable
             It cannot be written.
         """
-        micros = (at - _EPOCH) // timedelta(microseconds=1)
-        self._files.append(_encode(_Entry(micros, as_columns(rows.select(list(self._schema))))))
+        self._files.append(_encode(_Entry(epoch_micros(at), as_columns(rows.select(list(self._schema))))))
 
     def first_day(self) -> date | None:
         """The day of the first entry; None: nothing was ever recorded."""
@@ -67,20 +65,18 @@ class StreamedRecord:
     def first_instant(self) -> datetime | None:
         """The instant of the first entry; None: nothing was ever recorded."""
         entries = (_decode(payload) for path in files(self._folder) for payload, _ in frames(path))
-        return next((_EPOCH + timedelta(microseconds=each.instant) for each in entries), None)
+        return next((epoch_time(each.instant) for each in entries), None)
 
     def last_instant(self) -> datetime | None:
         """The instant of the last entry; None: nothing was ever recorded."""
         for path in reversed(files(self._folder)):
             for payload, _ in reversed(list(frames(path))):
-                return _EPOCH + timedelta(microseconds=_decode(payload).instant)
+                return epoch_time(_decode(payload).instant)
         return None
 
     def latest_instant(self, since: date) -> datetime:
         """The latest instant that was recorded from a day on, in whatever order; the day's begin, where none was."""
-        found = (
-            _EPOCH + timedelta(microseconds=each.instant) for each in self._entries(since, since + timedelta(days=30))
-        )
+        found = (epoch_time(each.instant) for each in self._entries(since, since + timedelta(days=30)))
         return max(found, default=datetime.combine(since, time(), UTC))
 
     def rows(self, first: date, last: date) -> pl.DataFrame:
@@ -138,7 +134,7 @@ def arrivals_record(home: Path, domain: Domain, table: str, now: Callable[[], da
 
 
 def _day(micros: int) -> date:
-    return (_EPOCH + timedelta(microseconds=micros)).date()
+    return epoch_time(micros).date()
 
 
 def _height(rows: Columns) -> int:

@@ -16,7 +16,7 @@ from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
 from mlplatform.errors import DataError, DeclarationError, MalformedFile
 from mlplatform.features.landing.landing import days_landed_by_all, land, land_sample, landed, place_of, read_landed
-from mlplatform.features.pipeline import run
+from mlplatform.features.materialization import run
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.s3_endpoint import Held
 

@@ -13,7 +13,8 @@ from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows
 from mlplatform.errors import ChangedWhileRead, MalformedFile
 from mlplatform.features.landing.landing import landed, read_landed
-from mlplatform.features.pipeline import pending, raise_failures, run, table_versions
+from mlplatform.features.materialization import pending, raise_failures, run
+from mlplatform.features.pipeline import table_versions
 from mlplatform.features.resources import s3_client
 from mlplatform.features.tables import Tables, stages
 from mlplatform.provenance.platform import Platform

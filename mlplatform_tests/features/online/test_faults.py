@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from mlplatform.errors import Unavailable
-from mlplatform.features.online import lmdb_store, redis_store
+from mlplatform.features.online import lmdb_environment, lmdb_store, redis_store
 from mlplatform.features.online.record import Layout
 from mlplatform.features.online.redis_store import RedisStore, read_seconds
 from mlplatform.features.online.store import OnlineStore, ViewRecord, open_online_store
@@ -211,18 +211,18 @@ def test_what_a_killed_rebuild_left_is_swept_away(tmp_path: Path) -> None:
     for _ in range(3):
         assert ended(elsewhere(die_while_merging, str(tmp_path), "replace", 6)) == -signal.SIGKILL
     store.put(VIEW, rows(1.0, 1, revision=2), content="new", now=NOW)
-    shared = lmdb_store._environment(tmp_path)
+    shared = lmdb_environment.environment_of(tmp_path)
     assert shared.read(lambda held: sum(key.startswith(b"x") for key, _ in held.cursor())) == 1000
 
 
 def test_a_reader_follows_a_map_that_grows(tmp_path: Path) -> None:
     """It has mapped less than there is now, and reads all of it."""
-    lmdb_store.first_map_bytes, before = 1 << 18, lmdb_store.first_map_bytes
+    lmdb_environment.first_map_bytes, before = 1 << 18, lmdb_environment.first_map_bytes
     try:
         store = open_online_store(str(tmp_path))
         store.put(VIEW, rows(0.0, 10), content="small", now=NOW)
         # Opened to read, as a gateway does, with the small map.
-        lmdb_store._environment(tmp_path)._close()
+        lmdb_environment.environment_of(tmp_path)._close()
         assert values(store, 10) == {0.0}
         assert ended(elsewhere(put_many, str(tmp_path))) == 0
         assert values(store, 50_000) == {1.0}
@@ -230,7 +230,7 @@ def test_a_reader_follows_a_map_that_grows(tmp_path: Path) -> None:
         store.put(VIEW, rows(2.0, 200_000, revision=3), content="larger", now=NOW)
         assert values(store, 200_000) == {2.0}
     finally:
-        lmdb_store.first_map_bytes = before
+        lmdb_environment.first_map_bytes = before
 
 
 def put_many(address: str) -> None:
