@@ -8,11 +8,11 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-versio
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 SECONDS_SINCE = $(PYTHON) -c 'import sys, time; print(round(time.time() - float(sys.argv[1]) + float(sys.argv[2]), 1))'
 
-.PHONY: setup demo test lint types imports format lock docs screenshots clean help
+.PHONY: setup demo test lint types imports format lock docs deploy-files screenshots clean help
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo | test | lint | types | imports | format | lock | docs | screenshots | bench-NAME | clean"
+	@echo "make demo | test | lint | types | imports | format | lock | docs | deploy-files | screenshots | bench-NAME | clean"
 
 setup: .venv/.stamp
 
@@ -56,6 +56,10 @@ types: .venv/.stamp
 
 imports: .venv/.stamp
 	@$(BIN)/lint-imports
+
+# Prometheus' rules and Grafana's dashboards, made from the names that the code exports.
+deploy-files: .venv/.stamp
+	@$(BIN)/python -m deploy.generate
 
 format: .venv/.stamp
 	@$(BIN)/ruff check --fix .

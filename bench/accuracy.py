@@ -78,7 +78,7 @@ def main() -> None:
     platform = Platform(home=HOME.absolute())
     days = day_range(DOMAIN.start.isoformat(), str(DOMAIN.end))
     with _told(f"land and compute {len(days)} days"):
-        _compute(platform, days)
+        compute(platform, days)
     with _told(f"train {DOMAIN.name}/{MODEL.name} as of {AS_OF}"):
         made, candidate = _train(platform)
     tables = Tables(platform, DOMAIN)
@@ -120,7 +120,7 @@ def main() -> None:
     _aim("accuracy.served_equals_offline", equal, ">=", asked)
 
 
-def _compute(platform: Platform, days: list[str]) -> None:
+def compute(platform: Platform, days: list[str]) -> None:
     """Land the year and bring every stage up to date; what is up to date is left alone."""
     if any(list(landed(platform, DOMAIN, source).days) != days for source in DOMAIN.sources):
         land_sample(platform, DOMAIN, date.fromisoformat(days[0]), date.fromisoformat(days[-1]))

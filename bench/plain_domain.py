@@ -10,8 +10,9 @@ import polars as pl
 
 from mlplatform.domain.column import Column, Contract
 from mlplatform.domain.domain import Domain, Requests
-from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Split, Threshold, XGBoostSettings
+from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Split, XGBoostSettings
 from mlplatform.domain.source import Source
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domain.view import Feature, OnDemand
 
 COLUMNS = 30

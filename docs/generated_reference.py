@@ -21,6 +21,7 @@ documented = {
     "source": ("Sources", "mlplatform.domain.source"),
     "view": ("Views", "mlplatform.domain.view"),
     "model": ("Models", "mlplatform.domain.model"),
+    "monitoring": ("Monitoring", "mlplatform.domain.monitoring"),
     "errors": ("Errors", "mlplatform.errors"),
 }
 """Page -> title, and the module whose docstrings are shown."""

@@ -208,6 +208,51 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")]
     raise typer.Exit(1 if any(each.verdict == "broken" for each in found) else 0)
 
 
+@app.command()
+def simulate(
+    domain: DomainName,
+    first: Annotated[str, typer.Option("--from", help="First day, ISO.")],
+    last: Annotated[str, typer.Option("--to", help="Last day, ISO, included.")],
+    inject: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A fault and its first day, such as `drift@2013-09-01`: drift, nulls, break-feed, repeat-feed, "
+            "label-shift, leak. May be given several times."
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the faults. Default: the one that weighs most in the model.")
+    ] = None,
+    rows_per_day: Annotated[
+        int | None, typer.Option(help="Requests of a day, drawn evenly. Default: all. What lands is whole.", min=1)
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model to ask. Default: the first with a champion.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="A service of this home, on this machine. Default: one is started.")
+    ] = None,
+    ui_port: Annotated[int | None, typer.Option(help="Show the Dagster UI on this port meanwhile.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each day, for scripts.")] = False,
+) -> None:
+    """Replay recorded days as live traffic on a simulated clock: ask, land, compute, monitor, retrain, day by day."""
+    from mlplatform.simulation.command import simulate as replay_days
+
+    days = _days(first, last)
+    replay_days(
+        platform_from_settings(),
+        registered_domain(domain),
+        date.fromisoformat(days[0]),
+        date.fromisoformat(days[-1]),
+        model=model,
+        inject=inject or (),
+        column=column,
+        rows_per_day=rows_per_day,
+        url=url,
+        ui_port=ui_port,
+        as_json=as_json,
+        console=out,
+    )
+
+
 @app.command("check-domain")
 def check_domain(
     domain: DomainName,
@@ -383,6 +428,125 @@ def features_as_of(
         room.show(found, out)
 
 
+alerts = typer.Typer(help="Alerts: what is wrong, who was told, and what is to be quiet.", no_args_is_help=True)
+app.add_typer(alerts, name="alerts")
+
+OneDomain = Annotated[str | None, typer.Argument(help="One domain; default: all.")]
+What = Annotated[str, typer.Argument(metavar="RULE[:SUBJECT]", help="Such as `drift:flight_delay/late_arrival`.")]
+
+
+@alerts.command("list")
+def list_alerts(
+    domain: OneDomain = None, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False
+) -> None:
+    """What is open now, why, and who was told. Exit code 0 whatever is open."""
+    from mlplatform.monitoring.alerts.send import open_channels
+    from mlplatform.operations import alerts as room
+
+    platform, domains = platform_from_settings(), _domains(domain)
+    found = room.alerts(platform, domains)
+    if as_json:
+        typer.echo(room.as_json(found))
+        return
+    room.show(found, platform.clock(), out, nothing="no alert is open")
+    for message, why in room.waiting(platform, domains, lambda: open_channels(settings().alerts)):
+        problems.print(f"message {message.id} waits ({why}): {message.subject}", markup=False, soft_wrap=True)
+
+
+@alerts.command("history")
+def alerts_history(
+    what: Annotated[str, typer.Argument(metavar="[RULE[:SUBJECT]]", help="Default: all.")] = "",
+    domain: Annotated[str | None, typer.Option(help="One domain; default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Every alert there was, the newest first: since when, how long, who was told."""
+    from mlplatform.operations import alerts as room
+
+    platform = platform_from_settings()
+    found = room.alerts(platform, _domains(domain), what=what, ended=True)
+    if as_json:
+        typer.echo(room.as_json(found))
+    else:
+        room.show(found, platform.clock(), out, nothing=f"there was no alert {what}".rstrip())
+
+
+@alerts.command("test")
+def send_test_alerts(domain: OneDomain = None) -> None:
+    """Send a message to each tag that a domain names, and say who took it."""
+    from mlplatform.monitoring.alerts.send import AppriseChannels
+    from mlplatform.operations import alerts as room
+
+    configuration = settings().alerts
+    if configuration is None:
+        raise DeclarationError("MLPLATFORM_ALERTS is not set. Set it to an Apprise configuration file")
+    channels, failed = AppriseChannels(configuration), 0
+    for each in _domains(domain):
+        for tag, receiver, why in room.send_test(each, channels, platform_from_settings().clock()):
+            out.print(f"{each.name}  {tag}  {receiver}  {why or 'taken'}", highlight=False, markup=False)
+            failed += bool(why)
+    raise typer.Exit(1 if failed else 0)
+
+
+@alerts.command("silence")
+def silence_alerts(
+    what: What,
+    lasting: Annotated[str, typer.Option("--for", help="30m, 4h or 2d; 0m ends a silence.")],
+    reason: Annotated[str, typer.Option(help="Why; it is shown with the alert.")],
+) -> None:
+    """Tell nobody of a rule, or of a rule about one subject, for a while. It is found and shown all the same."""
+    from mlplatform.operations import alerts as room
+
+    until, names = room.silence(platform_from_settings(), _domains(None), what, lasting=lasting, reason=reason)
+    out.print(f"{what} is silent until {until:%Y-%m-%d %H:%M} UTC in {', '.join(names)}", highlight=False, markup=False)
+
+
+retrain = typer.Typer(help="Retraining: why a model was trained again or not, then and now.", no_args_is_help=True)
+app.add_typer(retrain, name="retrain")
+
+
+@retrain.command("explain")
+def explain_retraining(
+    model: ModelName, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False
+) -> None:
+    """The last decisions on a model: when, outcome, reason, inputs against thresholds, run."""
+    from mlplatform.operations import retraining as room
+
+    domain, spec = _model(model)
+    found = room.explain(platform_from_settings(), domain, spec)
+    if as_json:
+        typer.echo(room.as_json(found))
+    else:
+        room.show_explained(model, found, out)
+
+
+@retrain.command("backtest")
+def backtest_retraining(
+    model: ModelName,
+    first: Annotated[
+        str | None, typer.Option("--from", help="Day on which it begins, ISO. Default: when half of the days are over.")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last day, ISO. Default: the last recorded one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Replay the retrain policy over recorded days, beside never, monthly, weekly and always: loss against cost."""
+    from mlplatform.operations import retraining as room
+    from mlplatform.retraining.backtest import backtest
+
+    domain, spec = _model(model)
+    start, end = _day(first), _day(last)
+    found = backtest(
+        platform_from_settings(),
+        domain,
+        spec,
+        first=None if start is None else start.isoformat(),
+        last=None if end is None else end.isoformat(),
+    )
+    if as_json:
+        typer.echo(room.as_json(found))
+    else:
+        room.show_backtest(found, out)
+
+
 def app_main() -> None:
     """Run the command; a refusal of the platform is one line and exit code 1."""
     try:
@@ -408,6 +572,10 @@ def _model(name: str) -> tuple[Domain, ModelSpec]:
         raise DeclarationError(f"a model is written `domain/model`, such as flight_delay/late_arrival; not {name!r}")
     declared = registered_domain(domain)
     return declared, declared.model(model)
+
+
+def _domains(name: str | None) -> list[Domain]:
+    return [registered_domain(name)] if name else list(registered_domains().values())
 
 
 def _api_keys() -> "ApiKeys":

@@ -1,6 +1,9 @@
 """The code location: for every registered domain, the assets of every room, on one platform."""
 
 import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 
 import dagster as dg
 
@@ -9,17 +12,54 @@ from mlplatform.domains.registered import registered_domains
 from mlplatform.features.assets import feature_assets
 from mlplatform.features.resources import platform_from_settings
 from mlplatform.features.sensors import features_job_name, features_sensor
-from mlplatform.monitoring.assets import log_key, monitoring_assets
-from mlplatform.monitoring.checks import skew_key
-from mlplatform.monitoring.sensors import pickup_job_name, prediction_log_sensor, skew_job_name, skew_sensor
+from mlplatform.monitoring.alerts.assets import kept_fresh
+from mlplatform.monitoring.alerts.sensors import monitor_sensor
+from mlplatform.monitoring.assets import log_key, prediction_log_asset
+from mlplatform.monitoring.behaviour.assets import behaviour_asset
+from mlplatform.monitoring.behaviour.day import days_to_judge as behaviour_due
+from mlplatform.monitoring.behaviour.sensors import behaviour_sensor
+from mlplatform.monitoring.daily import Due, answers_of_days_over
+from mlplatform.monitoring.outcomes.assets import outcomes_asset, outcomes_weekly_asset
+from mlplatform.monitoring.outcomes.outcomes import judgeable as outcomes_due
+from mlplatform.monitoring.outcomes.sensors import outcomes_sensor, outcomes_weekly_sensor
+from mlplatform.monitoring.partitions import monitor_job_name, monitor_key
+from mlplatform.monitoring.quality.assets import quality_asset
+from mlplatform.monitoring.quality.quality import days_to_judge as quality_due
+from mlplatform.monitoring.quality.sensors import quality_sensor
+from mlplatform.monitoring.sensors import pickup_job_name, prediction_log_sensor
+from mlplatform.monitoring.skew.assets import skew_asset
+from mlplatform.monitoring.skew.sensors import skew_sensor
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.assets import registry_assets
+from mlplatform.retraining.assets import decision_asset
 from mlplatform.retraining.sensors import retraining_sensor, training_job_name
 from mlplatform.rollout.assets import rollout_assets
 from mlplatform.settings import silence_telemetry
 from mlplatform.training.assets import training_assets
 
 rooms_of_a_model = (training_assets, registry_assets, rollout_assets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitor:
+    """One that judges the days of answers."""
+
+    asset: Callable[[Domain], dg.AssetsDefinition]
+    sensor: Callable[[Domain], dg.SensorDefinition]
+    due: Due | None = None
+    """Which days it can judge, so that it is told when it is late; None: nobody waits for it."""
+
+    every: timedelta = timedelta(days=1)
+
+
+monitors: Mapping[str, Monitor] = {
+    "data_quality": Monitor(asset=quality_asset, sensor=quality_sensor, due=quality_due),
+    "model_behaviour": Monitor(asset=behaviour_asset, sensor=behaviour_sensor, due=behaviour_due),
+    "outcomes": Monitor(asset=outcomes_asset, sensor=outcomes_sensor, due=outcomes_due),
+    "outcomes_weekly": Monitor(asset=outcomes_weekly_asset, sensor=outcomes_weekly_sensor, every=timedelta(days=7)),
+    "skew": Monitor(asset=skew_asset, sensor=skew_sensor, due=answers_of_days_over),
+}
+"""By the name of its asset and of its job."""
 
 
 def build_definitions(domain: Domain) -> dg.Definitions:
@@ -43,19 +83,29 @@ def build_definitions(domain: Domain) -> dg.Definitions:
         selection=dg.AssetSelection.assets(log_key(domain)),
         description=f"What the gateways of this machine have logged of {domain.name}, into its table",
     )
-    skew = dg.define_asset_job(
-        skew_job_name(domain),
-        selection=dg.AssetSelection.assets(skew_key(domain)),
-        description=f"What the models of {domain.name} were served on a day, beside what they were trained on",
-    )
+    judging = [
+        dg.define_asset_job(
+            monitor_job_name(domain, name),
+            selection=dg.AssetSelection.assets(monitor_key(domain, name)),
+            description=f"Judges a day of {domain.name}: {name.replace('_', ' ')}",
+        )
+        for name in monitors
+    ]
     return dg.Definitions(
-        assets=[feature_assets(domain), *models, *monitoring_assets(domain)],
-        jobs=[pipeline, *trainings, pickup, skew],
+        assets=[
+            feature_assets(domain),
+            *models,
+            prediction_log_asset(domain),
+            *(kept_fresh(monitor.asset(domain), monitor.every) for monitor in monitors.values()),
+            *(decision_asset(domain, model) for model in domain.models),
+        ],
+        jobs=[pipeline, *trainings, pickup, *judging],
         sensors=[
             features_sensor(domain),
             *(retraining_sensor(domain, model) for model in domain.models),
             prediction_log_sensor(domain),
-            skew_sensor(domain),
+            *(monitor.sensor(domain) for monitor in monitors.values()),
+            monitor_sensor(domain, {name: monitor.due for name, monitor in monitors.items() if monitor.due}),
         ],
     )
 

@@ -16,6 +16,7 @@
     │   ├── SegmentUnreadable       a segment of the prediction log holds no answers
     │   └── CannotJudge             a check has too little to judge a domain by
     ├── ExpectationRaised           mend the contract or Great Expectations: it gave no verdict
+    ├── ReportFailed                do without the picture: Evidently gave none, the figures stand
     ├── UnknownFeature              ask for a feature that there is: the message names them
     ├── OtherViewVersion            ask for the version of the view that there is
     ├── NonDeterministicStage       mend the transformation: same inputs, other bytes
@@ -177,6 +178,17 @@ class ExpectationRaised(MlplatformError):
         )
         self.suite = suite
         self.raised = dict(raised)
+
+
+class ReportFailed(MlplatformError):
+    """Evidently made no report; what it would have shown stands in the figures of the day."""
+
+    def __init__(self, title: str, error: Exception) -> None:
+        super().__init__(
+            f"no report of {title}: Evidently raised {type(error).__name__} ({str(error)[:300]}). The figures stand "
+            "without it; look at the columns that it names"
+        )
+        self.title = title
 
 
 class UnknownFeature(MlplatformError):

@@ -28,8 +28,10 @@ redis_schemes = ("redis://", "rediss://")
 """How an address of a Redis begins; the second one is TLS."""
 
 own_variables = (
+    "MLPLATFORM_ALERTS",
     "MLPLATFORM_BUNDLE",
     "MLPLATFORM_CLOCK",
+    "MLPLATFORM_EVENTS",
     "MLPLATFORM_GATEWAY_WORKERS",
     "MLPLATFORM_HOME",
     "MLPLATFORM_KEYS",
@@ -37,6 +39,7 @@ own_variables = (
     "MLPLATFORM_ONLINE_STORE",
     "MLPLATFORM_RATE_LIMITS",
     "MLPLATFORM_TABLES",
+    "MLPLATFORM_UI",
 )
 """Every variable of ours that this module reads."""
 
@@ -51,6 +54,10 @@ class Settings:
     clock: Literal["wall", "request"]
     """`MLPLATFORM_CLOCK`: `wall` (default) or `request`, under which a request's own `at` is its time. For parity tests
     and simulation only: with it a client chooses which features it sees."""
+
+    events: str | None = field(repr=False)
+    """`MLPLATFORM_EVENTS`: `redis://[:password@]host:port[/db]` (`rediss://` with TLS), whose streams
+    `mlplatform:events:<domain>` tell of new data. Default: none; gateways take events in any case."""
 
     bundle: Path | None
     """`MLPLATFORM_BUNDLE`: the bundle folder that the service serves. Default: the one inside its Bento."""
@@ -93,6 +100,14 @@ class Settings:
     """`OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`: where the spans of requests are sent.
     Default: nowhere. Address, headers, sampling and all else of OpenTelemetry are read by its library beneath us."""
 
+    alerts: Path | None = field(default=None, repr=False)
+    """`MLPLATFORM_ALERTS`: the Apprise configuration through which alerts leave, text or YAML; the tags in it are those
+    that domains name. Its addresses are secrets. Default: alerts are kept and shown, and nothing is sent."""
+
+    ui: str = ""
+    """`MLPLATFORM_UI`: where people reach the Dagster UI, such as `http://host:3000`; alerts link to it. Default: they
+    name the page only."""
+
     @property
     def storage_options(self) -> dict[str, str] | None:
         """What Delta tables on S3 must be told beside the `AWS_` variables: that an endpoint without TLS is meant."""
@@ -123,10 +138,15 @@ def settings() -> Settings:
     online_store = os.environ.get("MLPLATFORM_ONLINE_STORE") or "lmdb"
     if online_store != "lmdb" and not online_store.startswith(redis_schemes):
         raise DeclarationError("MLPLATFORM_ONLINE_STORE is no online store. Set it to `lmdb` or redis://host:port")
+    events = os.environ.get("MLPLATFORM_EVENTS") or None
+    if events is not None and not events.startswith(("redis://", "rediss://")):
+        raise DeclarationError("MLPLATFORM_EVENTS is no Redis. Set it to redis://host:port, or leave it unset")
     bundle = os.environ.get("MLPLATFORM_BUNDLE")
+    alerts = os.environ.get("MLPLATFORM_ALERTS")
     return Settings(
         home=home,
         clock=cast(Literal["wall", "request"], clock),
+        events=events,
         bundle=Path(bundle).absolute() if bundle else None,
         mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
         tables=_place("MLPLATFORM_TABLES", os.environ.get("MLPLATFORM_TABLES"), home),
@@ -138,6 +158,8 @@ def settings() -> Settings:
         s3_endpoint=os.environ.get("AWS_ENDPOINT_URL") or None,
         s3_region=os.environ.get("AWS_REGION") or None,
         traces=_traces(),
+        alerts=Path(alerts).absolute() if alerts else None,
+        ui=(os.environ.get("MLPLATFORM_UI") or "").rstrip("/"),
     )
 
 

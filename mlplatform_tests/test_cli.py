@@ -311,7 +311,7 @@ def test_an_api_key_is_made_shown_once_listed_and_revoked(tmp_path: Path) -> Non
     key_id = token.split("_")[1]
     assert made.code == 0 and len(token) == 56
     listed = installed_command(tmp_path, "keys", "list")
-    assert f"{key_id}  shop [front]  60 per minute" in listed.text and token[13:] not in listed.text
+    assert f"{key_id}  shop [front]  predictions  60 per minute" in listed.text and token[13:] not in listed.text
     assert installed_command(tmp_path, "keys", "revoke", key_id).code == 0
     assert "revoked" in installed_command(tmp_path, "keys", "list").text
     refused = installed_command(tmp_path, "keys", "revoke", "00000000")

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mlplatform.definitions import defs, platform_definitions
+from mlplatform.definitions import defs, monitors, platform_definitions
 from mlplatform.domain.domain import Domain
 from mlplatform.domains.registered import registered_domains
 from mlplatform.domains.synthetic import DOMAIN
@@ -25,7 +25,7 @@ from mlplatform_tests.fakes.synthetic_home import land_orders
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_parse' is deprecated:DeprecationWarning")
 
 OF_A_MODEL = ("training_set", "model", "evaluation", "promotion", "bento")
-MONITORED = ("prediction_log", "skew")
+MONITORED = ("prediction_log", *monitors)
 HEAVY = ("bentoml", "evidently", "great_expectations", "matplotlib", "mlflow", "optuna", "xgboost")
 DAYS = day_range("2024-01-01", "2024-01-03")
 
@@ -39,6 +39,11 @@ def keys_of(domain: Domain) -> set[dg.AssetKey]:
     return stages_and_log | models
 
 
+def reported(domain: Domain) -> set[dg.AssetKey]:
+    """What sensors report, and no run makes."""
+    return {dg.AssetKey([domain.name, model.name, "retrain_decision"]) for model in domain.models}
+
+
 def specs() -> dict[dg.AssetKey, dg.AssetSpec]:
     """Every asset of the code location."""
     return {spec.key: spec for spec in defs().resolve_all_asset_specs()}
@@ -48,7 +53,7 @@ def test_the_domains_stand_side_by_side() -> None:
     """Every asset belongs to exactly one of two or more domains, and Dagster finds nothing wrong with the whole."""
     assert len(registered_domains()) >= 2
     dg.Definitions.validate_loadable(defs())
-    expected = [key for domain in registered_domains().values() for key in keys_of(domain)]
+    expected = [key for domain in registered_domains().values() for key in keys_of(domain) | reported(domain)]
     assert sorted(specs()) == sorted(expected)
 
 
@@ -71,7 +76,9 @@ def test_days_and_recipes_are_the_partitions(domain: Domain) -> None:
     """Stages are daily from the domain's first day; what a model goes through is partitioned by its recipe."""
     for key in keys_of(domain):
         partitions = specs()[key].partitions_def
-        if len(key.path) == 2:
+        if key.path[-1] == "outcomes_weekly":
+            assert isinstance(partitions, dg.WeeklyPartitionsDefinition), key
+        elif len(key.path) == 2:
             assert isinstance(partitions, dg.DailyPartitionsDefinition), key
             assert partitions.get_first_partition_key() == domain.start.isoformat()
         else:

@@ -117,7 +117,7 @@ _not_for = {
         f"this key may not {act}. Ask for another one; `mlplatform keys create NAME --may {right}` makes it",
         {"WWW-Authenticate": 'Bearer realm="mlplatform", error="insufficient_scope"'},
     )
-    for right, act in (("predictions", "ask for predictions"), ("facts", "send facts"))
+    for right, act in (("predictions", "ask for predictions"), ("facts", "send facts or tell of data"))
 }
 
 

@@ -138,6 +138,7 @@ def openapi(bundle: Bundle, *, request_time: bool) -> dict[str, Any]:
             "/predict": {"post": predict},
             "/predict/batch": {"post": batch},
             **{f"/facts/{source.name}": {"post": _facts(source)} for source in streamed_sources(bundle.domain.sources)},
+            "/webhook/data-updated": {"post": _data_updated(bundle)},
             "/model": _get("The manifest of the model that serves, and since when", "application/json"),
             "/metrics": _get("The figures that Prometheus collects", "text/plain"),
             "/livez": _get("Whether the process is alive", "text/plain", always=True),
@@ -208,6 +209,41 @@ def _facts(source: Source) -> dict[str, Any]:
                 "content": {"application/json": {"schema": {"type": "object"}}},
             },
             **dict.fromkeys(("400", "401", "403", "404", "408", "413", "422", "429", "503"), REFUSED),
+        },
+    }
+
+
+def _data_updated(bundle: Bundle) -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1, "maxLength": 200}
+    sources = [bundle.domain.name, *(source.name for source in bundle.domain.sources)]
+    properties = {
+        "id": {**text, "maxLength": 128, "description": "the same id is the same event, however often it is sent"},
+        "source": {**text, "enum": sources, "description": "whose rows have come; the domain's name: of all sources"},
+        "partition": {**text, "format": "date", "description": "the day whose rows have come"},
+        "rows_added": {"type": "integer", "minimum": 0},
+        "dataset_version": {**text, "description": "your own name of what the data set is now"},
+    }
+    return {
+        "summary": "Say that data has come, so that it is decided now whether to train again",
+        "description": "202: the event is kept. What is decided on it, also that there is no such partition, "
+        "`mlplatform retrain explain` tells.",
+        "operationId": "data_updated",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": properties,
+                        "required": ["id", "source", "partition", "rows_added"],
+                        "additionalProperties": False,
+                    }
+                }
+            },
+        },
+        "responses": {
+            "202": {"description": "It is kept", "content": {"application/json": {"schema": {"type": "object"}}}},
+            **dict.fromkeys(("400", "401", "408", "413", "422", "429", "503"), REFUSED),
         },
     }
 

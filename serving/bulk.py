@@ -23,6 +23,7 @@ from serving.arrow_stream import SEVERAL, STREAM, examine
 from serving.json_body import MAX_BYTES
 from serving.live_model import LiveModel
 from serving.predictor import Asks, Batch
+from serving.refusals import faults
 
 PART_ROWS = 4096
 """Rows scored at a time: some 10 ms of a worker, which is what a single request may have to wait."""
@@ -58,17 +59,18 @@ async def answer_bulk(
         Columns are missing, or of a type that cannot be the declared one.
     """
     if kind == ARROW:
-        rows, refused = await asyncio.to_thread(_arrow_rows, live, body)
+        rows, refused = await asyncio.to_thread(_arrow_rows, live, body, live.predictor.time())
         bodies: list[bytes] = []
     else:
         rows, refused, bodies = await asyncio.to_thread(_json_rows, live, body)
-    at = live.predictor.time()
-    rows = rows.with_columns(pl.lit(at, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")).alias("at"))
+    if refused:
+        requests = live.predictor.bundle.domain.requests
+        live.metrics.refused_fields(await asyncio.to_thread(faults, refused.values(), requests))
     positions = [position for position in range(rows.height + len(refused)) if position not in refused]
     deadline = received + SECONDS
     every = rows.height
     asks = Asks(
-        at=[at] * every,
+        at=rows.get_column("at").dt.epoch("us").to_list(),
         body=bodies,
         request_id=[f"{request_id}:{position}" for position in positions],
         caller=[caller] * every,
@@ -94,7 +96,7 @@ async def answer_bulk(
     return "application/json", await asyncio.to_thread(_json_answers, live, batches, positions, refused)
 
 
-def _arrow_rows(live: LiveModel, body: bytes) -> tuple[pl.DataFrame, dict[int, dict[str, str]]]:
+def _arrow_rows(live: LiveModel, body: bytes, at: int) -> tuple[pl.DataFrame, dict[int, dict[str, str]]]:
     """Rows that keep the contract, and why others do not, by position."""
     asked = live.predictor.bundle.domain.requests
     examine(body, max_rows=MAX_ROWS, max_columns=len(asked.columns) + MAX_FAULTS)
@@ -120,7 +122,8 @@ def _arrow_rows(live: LiveModel, body: bytes) -> tuple[pl.DataFrame, dict[int, d
     checked = check(numbered, contract)
     broken = checked.refused.select("_row", "broken_rules").iter_rows()
     refused |= {position: {"row": f"breaks {rules}"} for position, rules in broken}
-    return checked.kept.drop("_row"), refused
+    instant = pl.lit(at, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
+    return checked.kept.drop("_row").with_columns(at=instant), refused
 
 
 def _json_rows(live: LiveModel, body: bytes) -> tuple[pl.DataFrame, dict[int, dict[str, str]], list[bytes]]:
@@ -136,20 +139,21 @@ def _json_rows(live: LiveModel, body: bytes) -> tuple[pl.DataFrame, dict[int, di
     if len(given) > MAX_ROWS:
         raise MalformedBody(f"it has more than {MAX_ROWS} rows", instead=SEVERAL)
     understood, bodies, refused = [], [], {}
+    now = live.predictor.time()
     for position, each in enumerate(given):
         if len(memoryview(each)) > MAX_BYTES:
             refused[position] = {"row": f"is longer than {MAX_BYTES} bytes"}
             continue
         try:
-            values, _ = live.predictor.understand(bytes(each))
+            values, at = live.predictor.understand(bytes(each))
         except InvalidRequest as error:
             refused[position] = {str(name): str(reason) for name, reason in error.fields.items()}
         except MalformedBody as error:
             refused[position] = {"row": str(error)}
         else:
-            understood.append((position, values))
+            understood.append((position, values, at if live.predictor.request_time else now))
             bodies.append(bytes(each))
-    rows = live.predictor.frame([values for _, values in understood], [0] * len(understood)).drop("at")
+    rows = live.predictor.frame([values for _, values, _ in understood], [at for _, _, at in understood])
     broken = live.predictor.broken(rows)
     for index, refusal in broken.items():
         refused[understood[index][0]] = dict(refusal.fields)

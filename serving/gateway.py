@@ -25,6 +25,7 @@ from mlplatform.errors import InvalidRequest, MalformedBody, MlplatformError, Qu
 from mlplatform.features.online.store import OnlineStore, open_online_store
 from mlplatform.registry.api_keys import Right
 from mlplatform.registry.bundle import Bundle
+from mlplatform.retraining.events import EVENT_BYTES
 from mlplatform.settings import Settings
 from serving.access import Access, Refused, read_body, request_id
 from serving.api_page import index_page, openapi
@@ -39,7 +40,10 @@ from serving.metrics import CONTENT_TYPE, Metrics
 from serving.predictor import Ask
 from serving.problem import send_invalid_fields, send_problem
 from serving.readiness import readiness
+from serving.refusals import faults
 from serving.roster import Roster, Version, read_roster
+from serving.webhook import PATH as DATA_UPDATED
+from serving.webhook import EventIntake
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +111,7 @@ class Gateway:
         self._routes: dict[str, tuple[str, Route]] = {
             "/predict": ("POST", self._predict if traced is None else traced(self._predict)),
             "/predict/batch": ("POST", self._bulk),
+            DATA_UPDATED: ("POST", self._data_updated),
             "/model": ("GET", self._model),
             "/metrics": ("GET", self._shown_metrics),
             "/docs.json": ("GET", self._document),
@@ -115,6 +120,7 @@ class Gateway:
             "/": ("GET", self._index),
         }
         self._intake = FactIntake(settings.home, now, metrics)
+        self._events = EventIntake(settings.home, now)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the life of the process."""
@@ -222,6 +228,7 @@ class Gateway:
             await self._refuse(send, 400, str(error), headers=told)
         except InvalidRequest as error:
             self._metrics.refused(422)
+            self._metrics.refused_fields(faults([error.fields], live.predictor.bundle.domain.requests))
             await send_invalid_fields(send, error.fields, headers=told)
         except QueueFull as error:
             await self._refuse(
@@ -284,6 +291,7 @@ class Gateway:
             await self._refuse(send, 400, str(error), headers={"X-Request-ID": name})
         except InvalidRequest as error:
             self._metrics.refused(422)
+            self._metrics.refused_fields(faults([error.fields], live.predictor.bundle.domain.requests))
             await send_invalid_fields(send, error.fields, headers={"X-Request-ID": name})
         except Unavailable as error:
             await self._refuse(send, 503, str(error), headers={"X-Request-ID": name, "Retry-After": "1"})
@@ -299,6 +307,16 @@ class Gateway:
         if entered is not None:
             live, caller, body = entered
             await self._intake.answer(live.predictor.bundle.domain, scope, body, name, caller, send, self._refuse)
+
+    async def _data_updated(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope["headers"]
+        name = request_id(headers)
+        entered = await self._enter(
+            headers, receive, send, name, at_most=EVENT_BYTES, within=BODY_SECONDS, right="facts"
+        )
+        if entered is not None:
+            live, caller, body = entered
+            await self._events.answer(live.predictor.bundle.domain, body, name, caller, send, self._refuse)
 
     async def _model(self, scope: Scope, receive: Receive, send: Send) -> None:
         live = await self._served(send)

@@ -31,6 +31,9 @@ KEEP_ALIVE_SECONDS = 75
 
 DRAIN_SECONDS = 20
 
+REPLAY_ROLL_SECONDS = 0.3
+"""Where requests tell their own time, a day passes in seconds, and its answers are wanted when it is over."""
+
 
 def main() -> None:
     """Run as `python -m serving.gateway_worker`."""
@@ -47,7 +50,8 @@ def main() -> None:
     listening = socket.socket(fileno=given.listening)
     host = str(listening.getsockname()[0])
     metrics = Metrics(given.folder / "metrics")
-    log = LogWriter(told.home, metrics)
+    replay = {"roll_after": REPLAY_ROLL_SECONDS} if told.clock == "request" else {}
+    log = LogWriter(told.home, metrics, **replay)
     transitions = BreakerWriter(told.home)
     traces = None
     if told.traces:

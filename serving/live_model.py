@@ -138,6 +138,7 @@ class LiveModel:
         """Set the figures that are states and not events."""
         self.metrics.queued(self._batcher.queued_rows)
         self.metrics.connected(self.name, self.predictor.workers.connected)
+        self.metrics.objective(self.name, self.predictor.bundle.model.objectives.p99_ms.value / 1000)
         for breaker in (self.predictor.breaker, self.predictor.reader.breaker):
             self.metrics.breaker(breaker.name, breaker.state)
 

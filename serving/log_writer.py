@@ -1,6 +1,7 @@
 """The prediction log's end in a gateway worker: each batch becomes one payload of the open segment.
 
-It never waits and never fails: what cannot be written is counted.
+It never waits and never fails: what cannot be written is counted. Where requests tell their own time, that is when they
+came: a replayed day is logged on its own day. Only latencies are of the real clock then.
 """
 
 import io
@@ -15,7 +16,7 @@ import polars as pl
 
 from mlplatform.monitoring.prediction_log import Batch as Record
 from mlplatform.monitoring.prediction_log import encode, rows_at_once
-from mlplatform.provenance.segments import Segments, backlog_bytes
+from mlplatform.provenance.segments import Segments, backlog_bytes, roll_after
 from serving.live_model import ARM, LiveModel
 from serving.metrics import Metrics
 from serving.predictor import Batch
@@ -27,11 +28,13 @@ class LogWriter:
     Parameters
     ----------
     home : the platform's; segments lie in `prediction_log/<domain>` below it, where the pick-up finds them
+    roll_after : seconds until a segment can be picked up
     """
 
-    def __init__(self, home: Path, metrics: Metrics) -> None:
+    def __init__(self, home: Path, metrics: Metrics, *, roll_after: float = roll_after) -> None:
         self._home = home
         self._metrics = metrics
+        self._roll_after = roll_after
         self._gateway = f"{os.uname().nodename}-{os.getpid()}"
         self._segments: dict[str, Segments] = {}
         self._epoch = _epoch()
@@ -41,17 +44,25 @@ class LogWriter:
         domain = live.predictor.bundle.domain.name
         segments = self._segments.get(domain)
         if segments is None:
-            segments = self._segments[domain] = Segments(self._home / "prediction_log" / domain)
+            segments = self._segments[domain] = Segments(
+                self._home / "prediction_log" / domain, roll_after=self._roll_after
+            )
         for start in range(0, len(batch.asks), rows_at_once):
             record = self._record(live, batch, start, start + rows_at_once)
             if not segments.append(encode(record), len(record.request_id)):
                 self._metrics.log_dropped(len(record.request_id))
 
     def show(self) -> None:
-        """Set the figure of what waits to be picked up, and the clock: machines sleep, and clocks are put right."""
+        """Set the figures of what waits and of who looks at it, and the clock: machines sleep, clocks are put right."""
         self._epoch = _epoch()
         waiting = sum(backlog_bytes(self._home / "prediction_log" / domain) for domain in self._segments)
         self._metrics.log_backlog(waiting)
+        for domain in self._segments:
+            try:
+                looked = (self._home / "alerts" / domain / "heartbeat").stat().st_mtime
+            except OSError:
+                continue  # the loop runs elsewhere, or never did
+            self._metrics.monitor_looked(max(0.0, time.time() - looked))
 
     def close(self) -> None:
         """Finish what is open."""
@@ -77,7 +88,9 @@ class LogWriter:
             revisions={view: read.publication for view, read in batch.views.items()},
             request_id=list(asks.request_id),
             at=list(asks.at),
-            received=(_whole(1e9, asks.received) + self._epoch).tolist(),
+            received=[1000 * at for at in asks.at]
+            if live.predictor.request_time
+            else (_whole(1e9, asks.received) + self._epoch).tolist(),
             request=list(asks.body),
             table=b"" if asks.body else _as_table(batch.rows[start:end]),
             key=[caller or None for caller in asks.caller],

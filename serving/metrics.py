@@ -99,6 +99,25 @@ FAMILIES = (
     ),
     Family(name="mlplatform_refused", kind="counter", meaning="Requests refused, by HTTP status", labels=("status",)),
     Family(
+        name="mlplatform_refused_fields",
+        kind="counter",
+        meaning="Fields at fault in refused requests and rows, by what they broke",
+        labels=("field", "rule"),
+    ),
+    Family(
+        name="mlplatform_objective_p99_seconds",
+        kind="gauge",
+        meaning="What the 99th percentile of a model's requests is to stay below",
+        labels=("model",),
+        over_workers="max",
+    ),
+    Family(
+        name="mlplatform_monitor_look_age_seconds",
+        kind="gauge",
+        meaning="Since the monitor loop last looked at the domain; not there where it never did on this disk",
+        over_workers="min",
+    ),
+    Family(
         name="mlplatform_fact_events",
         kind="counter",
         meaning="Bodies of facts: accepted, repeated (accepted again: the same event was there), or refused as a whole",
@@ -165,6 +184,19 @@ class Metrics:
     def refused(self, status: int) -> None:
         """A request was refused."""
         self._values[self._place("mlplatform_refused", str(status))] += 1
+
+    def refused_fields(self, faults: Mapping[tuple[str, str], int]) -> None:
+        """Requests or rows were refused for these fields: (field, kind of rule) -> how often."""
+        for (field, rule), times in faults.items():
+            self._values[self._place("mlplatform_refused_fields", field, rule)] += times
+
+    def objective(self, model: str, seconds: float) -> None:
+        """The 99th percentile of this model's requests is to stay below that."""
+        self._values[self._place("mlplatform_objective_p99_seconds", model)] = seconds
+
+    def monitor_looked(self, seconds: float) -> None:
+        """The monitor loop last looked so long ago."""
+        self._values[self._place("mlplatform_monitor_look_age_seconds")] = seconds
 
     def facts(self, source: str, *, rows: int, refused: int, repeated: bool = False) -> None:
         """A body of facts was answered: how many of its rows were taken in and how many were not.

@@ -185,7 +185,8 @@ class Predictor:
         self.breaker = breaker
         self._cached = cached
         self._now = now
-        self._request_time = request_time
+        self.request_time = request_time
+        """Whether requests tell their own time: then they count as received at it too."""
         self._clock = clock
         self._columns: tuple[Column, ...] = bundle.domain.requests.columns
         self._decode = RequestDecoder(self._columns)
@@ -218,7 +219,7 @@ class Predictor:
         fields = decode_object(body)
         wrong: dict[str, str] = {}
         at = self._now()
-        if self._request_time and "at" in fields:
+        if self.request_time and "at" in fields:
             try:
                 at = _instant(fields.pop("at"))
             except InvalidRequest as error:

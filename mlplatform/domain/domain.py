@@ -9,6 +9,7 @@ import polars as pl
 
 from mlplatform.domain.column import Column, RowRule
 from mlplatform.domain.model import ModelSpec
+from mlplatform.domain.monitoring import Alerts
 from mlplatform.domain.source import Derived, Sample, Source
 from mlplatform.domain.view import FeatureView, FittedValue, ImportedView, OnDemand
 from mlplatform.errors import DeclarationError
@@ -72,6 +73,7 @@ class Domain:
     """Partitions up to this day are a declared first backfill: their first revision counts as known when it became
     available, not when it was loaded. None: everything is live."""
 
+    alerts: Alerts = Alerts()
     sample: Sample | None = None
 
     def __post_init__(self) -> None:

@@ -7,19 +7,12 @@ from typing import Any, Literal
 
 import polars as pl
 
+from mlplatform.domain.monitoring import Monitoring
 from mlplatform.domain.serving import BreakerSettings
+from mlplatform.domain.threshold import Threshold
 
 Task = Literal["binary", "multiclass", "regression"]
 Device = Literal["cpu", "cuda"]
-Direction = Literal["lower", "higher"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Threshold:
-    """A number that decides something, and the reason why it is that number."""
-
-    value: float
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +135,36 @@ class Retraining:
     new_rows: Threshold
     """Facts of requests that have come, or were corrected, since the newest recipe."""
 
+    labels: Threshold = Threshold(
+        value=1_000, reason="fewer new outcomes than that do not move a model, whatever it suffers from"
+    )
+    """Outcomes known since the newest recipe, below which neither harm nor age has a model trained again."""
+
+    drift: Threshold = Threshold(
+        value=0.05, reason="a twentieth of what the model has learned is asked of values that it did not learn it from"
+    )
+    """Part of the model's gain that rests on values which have harmfully drifted, from which it is trained again."""
+
+    loss_rise: Threshold = Threshold(
+        value=0.10, reason="a tenth is what a model may be better than a guess by; having lost that, it is of no use"
+    )
+    """By what share the gate's metric may surely be worse than at the model's evaluation, beyond what harder cases
+    explain."""
+
+    recalibration: Threshold = Threshold(
+        value=0.01, reason="a hundredth of the loss for nothing but outdated rates: what a training surely mends"
+    )
+    """Share of the evaluation's log loss that is surely lost because the mean probability is not the rate of the
+    outcomes any more."""
+
+    max_age: Threshold = Threshold(value=90, reason="a quarter: what was learned in one season is asked of the next")
+    """Days of data since the newest recipe after which it is trained again, whatever else is known: the schedule."""
+
+    cooldown: Threshold = Threshold(
+        value=7, reason="a week holds each weekday once: less adds the noise of single days, and costs a training"
+    )
+    """Days, of data or on the clock, that must pass between two trainings, whatever asks for one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objectives:
@@ -218,6 +241,8 @@ class ModelSpec:
     retraining: Retraining = Retraining(
         new_rows=Threshold(value=10_000, reason="some thousand labels are the least that moves a model's figures")
     )
+
+    monitoring: Monitoring = Monitoring()
 
     decision: Threshold | None = None
     """Binary: probability from which the prediction is 1."""

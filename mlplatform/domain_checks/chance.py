@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from mlplatform.domain.model import ModelSpec, Threshold, XGBoostSettings
+from mlplatform.domain.model import ModelSpec, XGBoostSettings
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domain_checks.evidence import Asked, Evidence, seed, spread
 from mlplatform.domain_checks.leaks import label_columns
 from mlplatform.domain_checks.one_feature import Floats

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mlplatform.domain.model import ModelSpec, Threshold
+from mlplatform.domain.model import ModelSpec
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domain_checks.case import called
 from mlplatform.domain_checks.cases import two_days
 from mlplatform.domain_checks.difference import row_name

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from mlplatform.domain.model import Threshold
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domain_checks.evidence import Evidence
 from mlplatform.domain_checks.verdict import Fault, Looked
 

@@ -20,7 +20,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -91,6 +91,52 @@ def answers_by_day(platform: Platform, domain: Domain) -> dict[str, int]:
     files = pl.DataFrame(DeltaTable(uri, storage_options=options).get_add_actions(flatten=True))
     days = files.group_by(pl.col("partition.day").cast(pl.Date)).agg(pl.col("num_records").sum())
     return {day.isoformat(): int(rows) for day, rows in days.sort("partition.day").iter_rows()}
+
+
+def dropped_on(platform: Platform, domain: Domain, day: str) -> int:
+    """Answers of a day that gateways gave and could not write."""
+    uri, options = gaps_table(platform, domain), _options(platform)
+    if not DeltaTable.is_deltatable(uri, options):
+        return 0
+    gaps = pl.scan_delta(uri, storage_options=options).filter(pl.col("day") == date.fromisoformat(day))
+    return int(gaps.select(pl.col("rows").sum()).collect().item())
+
+
+def instants_by_day(platform: Platform, domain: Domain) -> dict[str, tuple[datetime, datetime]]:
+    """ISO day -> the first and the last instant that answers of it are as of (`at`), from the table's metadata alone.
+
+    A day of which a file has no statistics is not among them.
+    """
+    uri, options = log_table(platform, domain), _options(platform)
+    if not DeltaTable.is_deltatable(uri, options):
+        return {}
+    files = pl.DataFrame(DeltaTable(uri, storage_options=options).get_add_actions(flatten=True))
+    if not {"min.at", "max.at"} <= set(files.columns):
+        return {}
+    days = files.group_by(pl.col("partition.day").cast(pl.Date)).agg(
+        pl.col("min.at").min(),
+        pl.col("max.at").max(),
+        unknown=pl.any_horizontal(pl.col("min.at", "max.at").is_null().any()),
+    )
+    known = days.filter(~pl.col("unknown")).select("partition.day", pl.col("min.at", "max.at").cast(schema["at"]))
+    return {day.isoformat(): (first, last) for day, first, last in known.iter_rows()}
+
+
+def log_files(platform: Platform, domain: Domain, since: datetime) -> pl.DataFrame:
+    """Files of the log with answers that came since, from its metadata alone: `path`, `rows`, `first`, `last`."""
+    uri, options = log_table(platform, domain), _options(platform)
+    times = {"first": pl.Datetime("us", "UTC"), "last": pl.Datetime("us", "UTC")}
+    if not DeltaTable.is_deltatable(uri, options):
+        return pl.DataFrame(schema={"path": pl.String(), "rows": pl.Int64(), **times})
+    files = pl.DataFrame(DeltaTable(uri, storage_options=options).get_add_actions(flatten=True))
+    listed = files.select(
+        path=f"{uri}/" + pl.col("path"),
+        rows=pl.col("num_records").cast(pl.Int64),
+        first=pl.col("min.received").cast(times["first"]),
+        last=pl.col("max.received").cast(times["last"]),
+    )
+    # Statistics keep milliseconds.
+    return listed.filter(pl.col("last") >= since - timedelta(milliseconds=1))
 
 
 def pick_up(platform: Platform, domain: Domain) -> Picked:
@@ -215,7 +261,7 @@ def _read(path: Path) -> _Segment:
 
 def _gap(segment: _Segment) -> tuple[str, object, int]:
     seconds = int(segment.path.stem.split("-")[0]) // 1_000_000_000
-    return segment.path.stem, pl.Series([seconds]).cast(pl.Datetime("ms")).dt.date().item(), segment.dropped
+    return segment.path.stem, pl.from_epoch(pl.Series([seconds])).dt.date().item(), segment.dropped
 
 
 def _set_aside(path: Path, error: SegmentUnreadable) -> None:

@@ -1,4 +1,4 @@
-"""The sensors of what gateways write: answers -> a run that picks them up, and then one that looks for skew.
+"""The sensors of what gateways write: answers -> a run that picks them up, and then one that judges each day.
 
 Of the prediction log it keeps no list: each tick looks into the folder, so that nothing is lost with a cursor or a
 killed run. One run at a time; after a failed one (a table that is away, a full disk) a wait that doubles each time.
@@ -7,13 +7,13 @@ Nothing is lost meanwhile: segments wait on the gateways' disk.
 Each transition of a breaker is observed once, on the Bento that was served: the cursor says how far each file was read,
 and what a tick has told that died before its cursor was kept is found among the newest observations.
 
-A day is compared when it is over, and again when the log has more answers of it: how many were compared is told by
-the data version.
+A day is judged when it is over, and again when there is more to judge it from: what that was is told by the data
+version.
 """
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -22,10 +22,9 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG, PARTITION_NAME_TAG
 
 from mlplatform.domain.domain import Domain
 from mlplatform.features.sensors import failures_in_a_row, retry_at, unfinished_run
-from mlplatform.features.tables import partition_end
 from mlplatform.monitoring.breaker_log import BreakerTransition, breaker_folder, files, read, remove_abandoned
-from mlplatform.monitoring.checks import answers_compared, skew_key
-from mlplatform.monitoring.pickup import answers_by_day
+from mlplatform.monitoring.daily import Due, judged_from
+from mlplatform.monitoring.partitions import monitor_job_name, monitor_key
 from mlplatform.monitoring.prediction_log import log_folder
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.segments import finished
@@ -34,11 +33,7 @@ seconds_between_ticks = 30
 """A row is to be in the table within the minute or so; a tick that finds nothing is a look into two folders."""
 
 seconds_between_days = 300
-"""Whether a day is over and was compared: a look into the metadata of the log's table."""
-
-log_settles = timedelta(minutes=5)
-"""From the end of a day until its last answers are in the table: gateways finish a segment within half a minute, and a
-run takes them. What comes later still has the day compared again."""
+"""Whether a day is over and was judged: a look into the metadata of a table."""
 
 days_at_once = 10
 """Requested by one tick, so that a platform that was off for a week is not flooded with runs."""
@@ -158,44 +153,41 @@ def _untold(instance: dg.DagsterInstance, found: Mapping[str, BreakerTransition]
     ]
 
 
-def skew_job_name(domain: Domain) -> str:
-    """Name of the job that compares a day."""
-    return f"{domain.name}_skew"
+def daily_sensor(domain: Domain, monitor: str, due: Due, description: str) -> dg.SensorDefinition:
+    """Days that a monitor has not judged from what there is now -> a run each.
 
-
-def skew_sensor(domain: Domain) -> dg.SensorDefinition:
-    """Days that are over and have answers that nobody has compared -> a run each."""
-    job = skew_job_name(domain)
+    Parameters
+    ----------
+    due : which days could be judged
+    """
+    job = monitor_job_name(domain, monitor)
 
     @dg.sensor(
         name=job,
         job_name=job,
         minimum_interval_seconds=seconds_between_days,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Compares what the models of {domain.name} were served with what they were trained on, once a day "
-        "is over.",
+        description=description,
     )
     def sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
         if run := unfinished_run(context.instance, platform, job):
             return dg.SensorResult(skip_reason=f"run {run.run_id[:8]} is under way")
         told = context.instance.event_log_storage.get_latest_tags_by_partition(
-            skew_key(domain), dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
+            monitor_key(domain, monitor), dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
         )
-        now = platform.clock()
-        due = {
-            day: answers
-            for day, answers in answers_by_day(platform, domain).items()
-            if now >= partition_end(day) + log_settles
-            and answers_compared(told.get(day, {}).get(DATA_VERSION_TAG, "")) != answers
+        unjudged = {
+            day: made_from
+            for day, made_from in due(platform, domain).items()
+            if judged_from(told.get(day, {}).get(DATA_VERSION_TAG, "")) != made_from
         }
         requests = []
         runs = context.instance.get_runs_count(dg.RunsFilter(job_name=job))
-        for day, answers in due.items():
+        for day, made_from in unjudged.items():
             failed = failures_in_a_row(context.instance, job, {PARTITION_NAME_TAG: day})
-            if not failed or retry_at(failed) <= now.timestamp():
+            if not failed or retry_at(failed) <= platform.clock().timestamp():
                 requests.append(
                     dg.RunRequest(
-                        run_key=f"{day}:{answers}:{runs}",
+                        run_key=f"{day}:{made_from}:{runs}",
                         job_name=job,
                         partition_key=day,
                         # This sensor is what tries again.
@@ -204,7 +196,7 @@ def skew_sensor(domain: Domain) -> dg.SensorDefinition:
                 )
         if requests:
             return dg.SensorResult(run_requests=requests[:days_at_once])
-        waits = f"{', '.join(due)} failed; tried again later" if due else "every day that is over was compared"
+        waits = f"{', '.join(unjudged)} failed; tried again later" if unjudged else "every day that is over was judged"
         return dg.SensorResult(skip_reason=waits)
 
     return sensor

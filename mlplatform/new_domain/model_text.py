@@ -27,7 +27,7 @@ few_simple = 8
 def models_text(proposal: Proposal) -> str:
     """`models.py`."""
     segment = ", Segment" if proposal.segment else ""
-    declared = f"Gate, Label, ModelSpec, Objectives, Retraining{segment}, Split, Threshold, XGBoostSettings"
+    declared = f"Gate, Label, ModelSpec, Objectives, Retraining{segment}, Split, XGBoostSettings"
     parts = [
         docstring(
             f"What is asked, and the model that predicts `{proposal.outcome.label}`.",
@@ -42,6 +42,7 @@ def models_text(proposal: Proposal) -> str:
         "",
         "from mlplatform.domain.domain import Requests",
         imports("mlplatform.domain.model", declared.split(", ")),
+        "from mlplatform.domain.threshold import Threshold",
         "",
         f"from .sources import {'classes, ' if proposal.task == 'multiclass' else ''}columns",
         "",

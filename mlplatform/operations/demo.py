@@ -86,6 +86,9 @@ def run_demo(platform: Platform, domain: Domain, *, ui_port: int, port: int, lea
         plain = partial(console.print, markup=False, highlight=False, soft_wrap=True)
         plain(_curl(url, request))
         plain(json.dumps(answer))
+        if rest := _rest_of_sample(domain):
+            console.print("\nlet the rest of it pass as live traffic, once this is stopped:", style="bold")
+            plain(rest)
         if not leave:
             console.print("\nCtrl-C stops both servers; all state is in " + str(platform.home))
             _stay(children[0].wait)
@@ -223,6 +226,15 @@ def _aims(console: Console, main_job: float, whole: float, *, first: bool) -> No
     )
     met = "met" if seconds <= aim else "short"
     console.print(f"aim  {name}  {seconds:.1f}  <= {aim:.0f}  {met}", highlight=False, soft_wrap=True)
+
+
+def _rest_of_sample(domain: Domain) -> str:
+    """The command that replays the days of the sample after the demo's; empty where there are none."""
+    sample = domain.sample
+    first = None if sample is None else sample.start + timedelta(days=sample.demo_days)
+    if sample is None or first is None or first > sample.end:
+        return ""
+    return f"mlplatform simulate {domain.name} --from {first} --to {sample.end} --ui-port 3000"
 
 
 def _curl(url: str, request: dict[str, Any]) -> str:

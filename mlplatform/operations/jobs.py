@@ -4,12 +4,13 @@ A run in process spares the 8 to 25 s that the daemon takes to start one; it is 
 """
 
 import getpass
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError  # not exported
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from mlplatform.definitions import platform_definitions
 from mlplatform.domain.domain import Domain
@@ -108,6 +109,18 @@ def materialize_recipe(
         except DagsterAssetCheckFailedError as error:
             reasons = load_decision(platform.training(domain.name, model.name, key)).reasons
             raise PromotionRefused(f"{domain.name}/{model.name}", key, reasons) from error
+
+
+def runs_of_recipes(platform: Platform, domain: Domain, model: ModelSpec, keys: Collection[str]) -> dict[str, str]:
+    """The newest run of each recipe that has one: the begin of its id, and its status."""
+    found = {}
+    if keys:
+        with dagster_instance(platform) as instance:
+            for key in keys:
+                of_recipe = dg.RunsFilter(job_name=training_job_name(domain, model), tags={PARTITION_NAME_TAG: key})
+                for run in instance.get_runs(of_recipe, limit=1):
+                    found[key] = f"{run.run_id[:8]} {run.status.value.lower()}"
+    return found
 
 
 def _execute(

@@ -26,6 +26,7 @@ from mlplatform.features.stage import Revision
 from mlplatform.features.streaming.progress import StreamStatus, stream_status, streamed_views
 from mlplatform.features.tables import Tables, stages
 from mlplatform.operations.model_status import ModelStatus, Training, model_status, unknown_model
+from mlplatform.operations.watch_status import WatchStatus, watch_status
 from mlplatform.provenance.platform import Platform
 
 Value = TypeVar("Value")
@@ -70,6 +71,9 @@ class DomainStatus:
     """What lies in a landing place and is not taken in, as `source/name`, and why; `name` is beside the sources."""
 
     models: tuple[ModelStatus, ...]
+    watch: WatchStatus | None
+    """What its monitors say; None: it could not be read."""
+
     errors: dict[str, str]
     """What could not be read, and why."""
 
@@ -115,6 +119,9 @@ def show(found: list[DomainStatus], console: Console) -> None:
         for told in _told(each):
             console.print(f"  {told}", highlight=False, soft_wrap=True)
         console.print(_models_table(each))
+        if each.watch is not None:
+            for told in _watched(each.watch):
+                console.print(f"  {told}", highlight=False, soft_wrap=True)
         for hint in each.next:
             console.print(f"  next: {escape(hint)}", highlight=False, soft_wrap=True)
         console.print()
@@ -164,6 +171,7 @@ def _domain(platform: Platform, domain: Domain) -> DomainStatus:
         reading.of(f"model {each.name}", partial(model_status, platform, domain, each.name), unknown_model(each.name))
         for each in domain.models
     )
+    watched = reading.of("monitors", partial(watch_status, platform, domain), None)
     newest = {stage: max(complete.get(stage, ()), default=None) for stage in stages}
     days_due = found.days if found else ()
     failures = found.failures if found else ()
@@ -178,6 +186,7 @@ def _domain(platform: Platform, domain: Domain) -> DomainStatus:
         stream=streamed,
         strangers=strangers,
         models=models,
+        watch=watched,
         errors=reading.errors,
         next=tuple(_next(domain, places, newest, days_due, failures, streamed, models, reading.errors)),
         unreadable=len(reading.errors) == reading.looks,
@@ -285,6 +294,27 @@ def _models_table(found: DomainStatus) -> Table:
             model.model, (model.champion or "none")[:12], model.model_version or "", age, figures, escape(trained)
         )
     return table
+
+
+def _watched(watch: WatchStatus) -> Iterator[str]:
+    """The layers at a glance, then what is wrong, a line each."""
+    said = [
+        f"{monitor} to {each.day}{f': {each.harmful} harmful' if each.harmful else ''}"
+        for monitor, each in watch.judged.items()
+    ]
+    if said:
+        looked = watch.looked_seconds_ago
+        loop = "never looked" if looked is None else f"looked {human(timedelta(seconds=looked))} ago"
+        yield f"monitors: {', '.join(said)}; the loop {loop}"
+    yield from _some(
+        "[red]alert[/red]",
+        [
+            f"{each.rule} of {each.subject}, since {each.opened:%Y-%m-%d %H:%M} UTC"
+            f"{f' ({each.hushed})' if each.hushed else ''}: {each.summary}"
+            for each in watch.alerts
+        ],
+    )
+    yield from _some("[red]breaker[/red]", [f"{name} is {state}" for name, state in watch.breakers.items()])
 
 
 def _tried(last: Training) -> str:

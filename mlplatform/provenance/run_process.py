@@ -38,6 +38,14 @@ def announce_run(home: Path, run_id: str) -> None:
     _held[path] = file
 
 
+def end_run(home: Path, run_id: str) -> None:
+    """Say that this process is done with a run: one that executes hundreds would run out of files to hold open."""
+    path = _folder(home) / run_id
+    if path in _held:
+        path.unlink(missing_ok=True)
+        os.close(_held.pop(path))
+
+
 def is_announced(home: Path, run_id: str) -> bool:
     """Whether some process has announced the run."""
     return (_folder(home) / run_id).exists()

@@ -76,6 +76,8 @@ class Segments:
         Bytes of a segment.
     spares : int
         Segments kept ready. More are needed only where a whole one is filled within some 10 ms.
+    roll_after : float
+        Seconds after its first row that a segment is finished, full or not.
     clock : seconds, monotonic
     now : nanoseconds since the epoch, for names
     """
@@ -86,10 +88,12 @@ class Segments:
         *,
         size: int = segment_size,
         spares: int = 2,
+        roll_after: float = roll_after,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._folder, self._size, self._wanted = folder, size, spares
+        self._roll_after = roll_after
         self._clock, self._now = clock, now
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -150,14 +154,14 @@ class Segments:
     def _look_after(self) -> None:
         """The thread: keeps spares ready, rolls what is old, finishes what is full."""
         while True:
-            self._wake.wait(seconds_between_tries)
+            self._wake.wait(min(seconds_between_tries, self._roll_after))
             self._wake.clear()
             if self._closed:
                 return
             self._prepare()
             with self._lock:
                 since = self._open.since if self._open else None
-                if since is not None and self._clock() - since >= roll_after:
+                if since is not None and self._clock() - since >= self._roll_after:
                     self._next()
             self._finish()
             self._prepare()

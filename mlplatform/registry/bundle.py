@@ -30,7 +30,8 @@ import numpy.typing as npt
 import polars as pl
 
 from mlplatform.domain.domain import Domain
-from mlplatform.domain.model import Device, ModelSpec, Threshold
+from mlplatform.domain.model import Device, ModelSpec
+from mlplatform.domain.threshold import Threshold
 from mlplatform.errors import BundleCorrupt, GoldenMismatch
 from mlplatform.features.view import feature_names, model_inputs, view_feature_names
 from mlplatform.provenance.record import Record

@@ -1,11 +1,14 @@
-"""The sensor of a model: enough new rows -> one run of a new recipe, from training set to Bento.
+"""The sensor of a model: what the policy decides -> a record of it, and one run of a new recipe, from rows to Bento.
+
+The decision is kept first. Whoever is killed between it and its run finds it again: a decision to train whose recipe
+has no run is launched as it stands, and not taken again. So is one that Dagster was not told of.
 
 One run per recipe: the run key is the recipe's key, which says everything that goes into the model. A run that the gate
 has refused is over: the same recipe would be refused again. A run that broke off (killed, a full disk) is tried again
 with a growing wait, an hour at most, and never given up; by a new recipe where the code has changed meanwhile.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -14,12 +17,17 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG, PARTITION_NAME_TAG
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
-from mlplatform.errors import DataError, MissingPartition
+from mlplatform.errors import DataError, MissingPartition, StaleRevision
 from mlplatform.features.chain import due
 from mlplatform.features.partitions import recipes
 from mlplatform.features.sensors import failures_in_a_row, features_job_name, retry_at, unfinished_run
 from mlplatform.provenance.platform import Platform
-from mlplatform.retraining.decision import decide
+from mlplatform.retraining.assets import decision_key, materialization
+from mlplatform.retraining.decision import decide, refused, to_record
+from mlplatform.retraining.events import event_folder, news
+from mlplatform.retraining.redis_events import take_from_redis
+from mlplatform.retraining.tables import Trail, record, trail
+from mlplatform.settings import settings
 from mlplatform.training.recipe import Recipe, load_recipe, require_current, save_recipe
 
 seconds_between_ticks = 30
@@ -43,8 +51,9 @@ def retraining_sensor(domain: Domain, model: ModelSpec) -> dg.SensorDefinition:
         job_name=job,
         minimum_interval_seconds=seconds_between_ticks,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Trains {domain.name}/{model.name} by a new recipe once {model.retraining.new_rows.value:,.0f} "
-        f"rows are new ({model.retraining.new_rows.reason}) and its features are up to date.",
+        description=f"Trains {domain.name}/{model.name} by a new recipe when its policy says so: "
+        f"{model.retraining.new_rows.value:,.0f} new rows ({model.retraining.new_rows.reason}), harmful drift, a loss "
+        "that has risen, or age; and keeps every decision, with its reason, in `retrain_decision`.",
     )
     def sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
         if run := unfinished_run(context.instance, platform, job):
@@ -66,15 +75,32 @@ def retraining_sensor(domain: Domain, model: ModelSpec) -> dg.SensorDefinition:
                 return _launch(domain, model, newest, run_key=f"{newest.key} after {broken[0].dagster_run.run_id}")
             # It trained nothing and cannot any more: its rows are new still.
             outdated.add(newest.key)
-        decision = decide(platform, domain, model, newest)
-        if decision.recipe is None:
-            return dg.SensorResult(skip_reason=decision.reason)
-        if unfinished_run(context.instance, platform, features_job_name(domain)) or due(platform, domain).days:
-            return dg.SensorResult(skip_reason=f"{decision.reason}; features are being brought up to date first")
-        made = decision.recipe
-        save_recipe(platform.training(domain.name, model.name, made.key), made)
-        context.log.info("recipe %s: %s", made.key, decision.reason)
-        return _launch(domain, model, made, run_key=made.key)
+        before = trail(platform, domain, model.name)
+        if pending := _without_run(context.instance, platform, domain, model, before):
+            return _launch(domain, model, pending, run_key=pending.key, events=_untold(context.instance, before))
+        take_from_redis(settings().events, domain, platform.home, platform.clock)
+        read = news(event_folder(platform.home, domain.name), before.records[0].reached if before.records else {})
+        decision = decide(platform, domain, model, newest, before.records[0].trained_at if before.records else None)
+        if decision.recipe is not None and (
+            unfinished_run(context.instance, platform, features_job_name(domain)) or due(platform, domain).days
+        ):
+            decision = decision.waits_for_features("features are being brought up to date first")
+        made, reason = decision.recipe, decision.verdict.reason
+        if made is not None:
+            save_recipe(platform.training(domain.name, model.name, made.key), made)
+            context.log.info("recipe %s: %s", made.key, reason)
+        refusals = refused(platform, domain, read.events)
+        at = platform.clock()
+        try:
+            if kept := to_record(domain, model, decision, before, read=read, refusals=refusals, at=at):
+                record(platform, domain, before, kept)
+                before = trail(platform, domain, model.name)
+        except StaleRevision:
+            return dg.SensorResult(skip_reason="another daemon has just decided; looked at again with the next tick")
+        events = _untold(context.instance, before)
+        if made is None:
+            return dg.SensorResult(skip_reason=reason, asset_events=events)
+        return _launch(domain, model, made, run_key=made.key, events=events)
 
     return sensor
 
@@ -100,8 +126,56 @@ def newest_recipe(
         return None
 
 
-def _launch(domain: Domain, model: ModelSpec, made: Recipe, *, run_key: str) -> dg.SensorResult:
+def _without_run(
+    instance: dg.DagsterInstance, platform: Platform, domain: Domain, model: ModelSpec, before: Trail
+) -> Recipe | None:
+    """The recipe of the last decision, if that was to train, nobody has launched it, and it can still be built."""
+    last = before.weighed
+    if last is None or not last.recipe:
+        return None
+    launched = dg.RunsFilter(job_name=training_job_name(domain, model), tags={PARTITION_NAME_TAG: last.recipe})
+    if instance.get_runs_count(launched):
+        return None
+    try:
+        made = load_recipe(platform.training(domain.name, model.name, last.recipe))
+    except MissingPartition:
+        return None
+    return made if _is_current(platform, domain, model, made) else None
+
+
+def _untold(instance: dg.DagsterInstance, kept: Trail) -> list[dg.AssetMaterialization]:
+    """The newest records that Dagster was not told of, oldest first."""
+    if not kept.records:
+        return []
+    key = decision_key(kept.records[0].model)
+    last = instance.get_latest_materialization_event(key)
+    newest = kept.records[0].name
+    if last is not None and last.asset_materialization is not None:
+        if _record_of(last.asset_materialization) == newest:
+            return []
+        shown = instance.fetch_materializations(key, limit=2 * len(kept.records)).records
+        told = {_record_of(each.asset_materialization) for each in shown if each.asset_materialization}
+    else:
+        told = set()
+    return [materialization(each) for each in reversed(kept.records) if each.name not in told]
+
+
+def _record_of(told: dg.AssetMaterialization) -> str:
+    """The record that a materialisation shows; empty: somebody has reported it by hand, as the UI offers."""
+    named = told.metadata.get("record")
+    return "" if named is None else str(named.value)
+
+
+def _launch(
+    domain: Domain,
+    model: ModelSpec,
+    made: Recipe,
+    *,
+    run_key: str,
+    events: Sequence[dg.AssetMaterialization] = (),
+) -> dg.SensorResult:
     return dg.SensorResult(
+        asset_events=events,
         run_requests=[
             dg.RunRequest(
                 run_key=run_key,
@@ -130,9 +204,9 @@ def _times(count: int) -> str:
 def _broken_off(instance: dg.DagsterInstance, job: str, key: str) -> list[dg.RunRecord]:
     """The failed runs of a recipe, newest first; none where the gate has spoken."""
     failed = failures_in_a_row(instance, job, {PARTITION_NAME_TAG: key})
-    for record in failed:
+    for each_run in failed:
         checks = instance.get_records_for_run(
-            record.dagster_run.run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION
+            each_run.dagster_run.run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION
         )
         for each in checks.records:
             event = each.event_log_entry.dagster_event

@@ -13,7 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from mlplatform.domain.model import ModelSpec, Threshold
+from mlplatform.domain.model import ModelSpec
+from mlplatform.domain.threshold import Threshold
 from mlplatform.errors import DataError
 from mlplatform.training.evaluation import Evaluation
 from mlplatform.training.metrics import DIRECTIONS, Interval

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.domain.model import Direction, Task
+from mlplatform.domain.model import Task
+from mlplatform.domain.threshold import Direction
 
 Floats = npt.NDArray[np.float64]
 
@@ -113,6 +114,20 @@ def replicates(metric: str, labels: Floats, scores: Floats, sample: Resamples, *
         return _calibration_error(labels, scores, sample)
     mean = _drawn_mean(_per_row[metric](labels, scores, threshold), sample)
     return np.sqrt(mean) if metric == "rmse" else mean
+
+
+def per_row(metric: str, labels: Floats, scores: Floats, *, threshold: float = 0.5) -> Floats:
+    """What each row adds to a metric that is a mean over rows: all but `auc` and `ece`; for `rmse` the squared error.
+
+    Parameters
+    ----------
+    labels, scores, threshold : as in `replicates`, all finite
+
+    Returns
+    -------
+    (n,) float64
+    """
+    return _per_row[metric](labels, scores, threshold)
 
 
 def interval(values: Floats, days: int) -> Interval:

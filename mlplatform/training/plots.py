@@ -23,7 +23,7 @@ MODELS = ("candidate", "champion", "naive", "simple")
 
 def calibration_plot(evaluation: Evaluation) -> bytes:
     """PNG: what came true against what was said, one point for each bin."""
-    figure, axes = _figure("said: mean probability", "came true: share")
+    figure, axes = new_figure("said: mean probability", "came true: share")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
     curve = evaluation.calibration_curve
     axes.plot(
@@ -31,27 +31,27 @@ def calibration_plot(evaluation: Evaluation) -> bytes:
     )
     error = _cell(evaluation.metrics.get("candidate", {}).get("ece"))
     axes.set_title(f"Calibration of {evaluation.model}, error {error}", fontsize=10)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def roc_plot(evaluation: Evaluation) -> bytes:
     """PNG: the ROC curve."""
-    figure, axes = _figure("false-positive rate", "true-positive rate")
+    figure, axes = new_figure("false-positive rate", "true-positive rate")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     axes.plot([each[0] for each in evaluation.roc], [each[1] for each in evaluation.roc], color=BLUE)
     area = _cell(evaluation.metrics.get("candidate", {}).get("auc"))
     axes.set_title(f"ROC of {evaluation.model}, area {area}", fontsize=10)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def importance_plot(evaluation: Evaluation) -> bytes:
     """PNG: the features with the largest share of the gain."""
-    figure, axes = _figure("share of gain", "")
+    figure, axes = new_figure("share of gain", "")
     shown = sorted(evaluation.importance.items(), key=lambda each: (-each[1], each[0]))[:FEATURES_SHOWN][::-1]
     axes.barh([name for name, _ in shown], [share for _, share in shown], color=BLUE)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_title(f"Importance in {evaluation.model}", fontsize=10)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def as_markdown(png: bytes, title: str) -> str:
@@ -109,7 +109,8 @@ def _cell(figure: Interval | None) -> str:
     return f"{figure.point:.4g} ({figure.low:.4g} to {figure.high:.4g})"
 
 
-def _figure(x: str, y: str) -> tuple[Figure, Axes]:
+def new_figure(x: str, y: str) -> tuple[Figure, Axes]:
+    """One small plot with named axes."""
     # Figures made without pyplot need no window system and are not kept in a global list.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -124,7 +125,8 @@ def _figure(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def figure_png(figure: Figure) -> bytes:
+    """The same figure gives the same bytes."""
     written = io.BytesIO()
     figure.savefig(written, format="png", metadata={"Software": None})
     return written.getvalue()

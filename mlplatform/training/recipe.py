@@ -6,7 +6,7 @@ Two recipes are the same model exactly when their keys are equal; the key is the
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 
@@ -174,9 +174,11 @@ def load_recipe(folder: Path) -> Recipe:
 
 
 def _declaration(domain: Domain, model: ModelSpec) -> str:
+    """Of all that makes the model; how it is watched, and when it is trained again, makes no other one."""
     on_demand = [each for name in model.on_demand for each in domain.on_demand if each.name == name]
     fitted = [each for name in model.fitted for each in domain.fitted if each.name == name]
-    return declaration_version(model, domain.requests, *on_demand, *fitted)
+    trained = replace(model, monitoring=ModelSpec.monitoring, retraining=ModelSpec.retraining)
+    return declaration_version(trained, domain.requests, *on_demand, *fitted)
 
 
 def _code() -> str:

@@ -17,6 +17,10 @@ run_elsewhere = {
     "make test": "what this is",
     "mlplatform demo --domain desk": "the demo is a step of CI; its parts are the commands of this page",
     "make docs": "test_site.py builds the site",
+    **{
+        f"mlplatform simulate flight_delay --from 2013-07-01 --to 2013-{rest}": "simulation/test_command.py simulates"
+        for rest in ("12-31", "08-31 --inject drift@2013-08-01", "08-31 --inject nulls@2013-08-01 --column tailnum")
+    },
 }
 """Commands that are not run here, and where they are."""
 

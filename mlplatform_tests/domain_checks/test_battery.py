@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from mlplatform.domain.domain import Domain
-from mlplatform.domain.model import Threshold
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domain_checks import battery, chance, leaks
 from mlplatform.domain_checks.evidence import Evidence, days_of
 from mlplatform.domain_checks.reasons import is_reason

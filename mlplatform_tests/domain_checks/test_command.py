@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mlplatform import cli
 from mlplatform.domain.domain import Domain
-from mlplatform.domain.model import Threshold
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domain_checks.battery import checks
 from mlplatform_tests.fakes.odd_domains import kiosk
 

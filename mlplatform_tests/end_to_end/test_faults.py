@@ -10,7 +10,8 @@ import pytest
 from deltalake import DeltaTable
 
 from mlplatform.definitions import platform_definitions
-from mlplatform.domain.model import ModelSpec, Threshold
+from mlplatform.domain.model import ModelSpec
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import PromotionRefused
 from mlplatform.features.online.publish import unpublished

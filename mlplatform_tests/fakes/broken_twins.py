@@ -13,7 +13,8 @@ import polars as pl
 
 from mlplatform.domain.column import Column
 from mlplatform.domain.domain import Domain
-from mlplatform.domain.model import ModelSpec, Threshold
+from mlplatform.domain.model import ModelSpec
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domain.view import Feature, OnDemand
 from mlplatform.domains.synthetic import DOMAIN
 

@@ -6,17 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from mlplatform.domain.model import (
-    Gate,
-    Label,
-    ModelSpec,
-    Objectives,
-    Segment,
-    Split,
-    Task,
-    Threshold,
-    XGBoostSettings,
-)
+from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Segment, Split, Task, XGBoostSettings
+from mlplatform.domain.threshold import Threshold
 
 DAY = timedelta(days=1)
 

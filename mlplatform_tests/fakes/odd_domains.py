@@ -13,8 +13,9 @@ import polars as pl
 
 from mlplatform.domain.column import Column, Contract
 from mlplatform.domain.domain import Domain, Requests
-from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Split, Task, Threshold
+from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Split, Task
 from mlplatform.domain.source import Derived, Sample, Source
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domain.view import Feature, FeatureView, FittedValue, OnDemand
 
 instant = pl.Datetime("us", "UTC")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,17 +79,25 @@ class Gateway:
             request_time=request_time,
         )
 
-    def serve(self, requests: pl.DataFrame, folder: Path, *, received: datetime | None = None) -> None:
+    def serve(
+        self,
+        requests: pl.DataFrame,
+        folder: Path,
+        *,
+        received: datetime | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> None:
         """Answer each at its `at`, write it to the log, and have it picked up.
 
         Parameters
         ----------
         received : when all of them come; None: each at its `at`
+        ids : of requests that are in the order of `at`; None: by the number of the order
         """
         # A monotonic clock stamps requests; the log turns its stamps into times of the wall's.
         started = time.time() - time.monotonic()
         asks = []
-        for row in requests.sort("at").iter_rows(named=True):
+        for place, row in enumerate(requests.sort("at", maintain_order=True).iter_rows(named=True)):
             at = row.pop("at")
             self._now = received or at
             if self._request_time:
@@ -97,7 +106,7 @@ class Gateway:
                 {name: each.isoformat() if isinstance(each, datetime) else each for name, each in row.items()}
             )
             values, asked = self._predictor.understand(body.encode())
-            name = f"o{row['order_id']}"
+            name = ids[place] if ids else f"o{row['order_id']}"
             came = self._now.timestamp() - started
             asks.append(Ask(values, asked, body.encode(), name, "", body.encode(), came, time.monotonic() + 60))
         folder.mkdir(parents=True, exist_ok=True)

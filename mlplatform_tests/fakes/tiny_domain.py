@@ -53,7 +53,8 @@ import polars as pl
 
 from mlplatform.domain.column import Column, Contract
 from mlplatform.domain.domain import Domain, Requests
-from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Serving, Split, Threshold, XGBoostSettings
+from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Serving, Split, XGBoostSettings
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domain.source import Source
 from mlplatform.domain.view import Feature, FeatureView, FittedValue, OnDemand
 

@@ -53,11 +53,11 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(trained: TrainedHome) -> Iterator[Daemon]:
+def daemon(own_trained: TrainedHome) -> Iterator[Daemon]:
     """A daemon over a home whose days are computed, and that knows of no training."""
     clock = Clock(datetime.now(UTC))
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Daemon(replace(trained.platform, clock=clock), instance, clock)
+        yield Daemon(replace(own_trained.platform, clock=clock), instance, clock)
 
 
 def test_what_breaks_off_again_and_again_is_tried_again_and_told(daemon: Daemon) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlplatform.domain.model import ModelSpec, Segment, Threshold
+from mlplatform.domain.model import ModelSpec, Segment
+from mlplatform.domain.threshold import Threshold
 from mlplatform.errors import DataError
 from mlplatform.rollout.gate import Decision, Outcome, decide
 from mlplatform.training.evaluation import CurveBin, Evaluation, Immaturity, Latency, SegmentResult

@@ -5,7 +5,8 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from mlplatform.domain.model import ModelSpec, Threshold
+from mlplatform.domain.model import ModelSpec
+from mlplatform.domain.threshold import Threshold
 from mlplatform.features.partitions import recipes
 from mlplatform.operations.jobs import quiet
 from mlplatform.registry.ledger import Ledger

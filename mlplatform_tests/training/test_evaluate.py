@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 
@@ -203,6 +204,24 @@ def test_latency_by_a_clock_of_our_own() -> None:
     assert measured.p99_ms == pytest.approx(2)
     assert measured.rows_per_second == pytest.approx(1024 / 0.002)
     assert set(asked) == {1, 1024}
+
+
+def test_what_the_neighbours_take_is_not_the_models() -> None:
+    """Of each row the fastest call counts: a hiccup now and then does not, a row that is always slow does."""
+    now = [0.0]
+    calls = count()
+
+    def score(rows: npt.NDArray[np.float32]) -> None:
+        hiccup = next(calls) % 37 == 0
+        now[0] += 0.04 if hiccup or rows[0, 0] == 1 else 0.002
+
+    def p99(slow_rows: int) -> float | None:
+        matrix = np.zeros((100, 1), dtype=np.float32)
+        matrix[:slow_rows] = 1
+        return measure_latency(score, matrix, clock=lambda: now[0], calls=100).p99_ms
+
+    assert p99(0) == pytest.approx(2)
+    assert p99(5) == pytest.approx(40)
 
 
 def test_roc_of_one_class_is_empty() -> None:

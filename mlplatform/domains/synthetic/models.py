@@ -9,17 +9,9 @@ import polars as pl
 
 from mlplatform.domain.column import Column
 from mlplatform.domain.domain import Requests
-from mlplatform.domain.model import (
-    Gate,
-    Label,
-    ModelSpec,
-    Objectives,
-    Retraining,
-    Segment,
-    Split,
-    Threshold,
-    XGBoostSettings,
-)
+from mlplatform.domain.model import Gate, Label, ModelSpec, Objectives, Retraining, Segment, Split, XGBoostSettings
+from mlplatform.domain.monitoring import BusinessMetric, Monitoring
+from mlplatform.domain.threshold import Threshold
 
 from .ground_truth import (
     districts,
@@ -95,6 +87,25 @@ def guessed_speed(request: Mapping[str, Any]) -> float | None:
     return None if minutes is None else float((minutes > quick_minutes) + (minutes > late_after_minutes))
 
 
+def _warned() -> pl.Expr:
+    # Only late orders count: of the others nobody needed to be warned.
+    return pl.when(pl.col("label") == 1).then(pl.col("prediction"))
+
+
+def _kept_promises() -> pl.Expr:
+    return pl.col("label") <= pl.col("prediction") + 10
+
+
+def _slow_called_quick() -> pl.Expr:
+    return (pl.col("prediction") == "quick") & (pl.col("label") == 2)
+
+
+def _monitoring(business: BusinessMetric) -> Monitoring:
+    return Monitoring(
+        min_rows=Threshold(value=100, reason="half a day of the small shop: tests must be quick"), business=(business,)
+    )
+
+
 _label_delay = timedelta(minutes=longest_minutes + longest_report_minutes)
 
 late_order = ModelSpec(
@@ -125,6 +136,15 @@ late_order = ModelSpec(
     ),
     simple_features=("order_distance", "courier_late_share_3d", "courier_mean_minutes_3d", "district_mean_minutes_3d"),
     rules=guessed_late,
+    monitoring=_monitoring(
+        BusinessMetric(
+            name="late_orders_announced",
+            meaning="Of the orders that came late, the share that was announced: only these customers can plan",
+            unit="share of late orders",
+            better="higher",
+            value=_warned,
+        )
+    ),
     decision=Threshold(value=0.5, reason="both mistakes cost the same"),
     review_below=Threshold(value=0.55, reason="so close to a coin toss that a person may look"),
 )
@@ -144,6 +164,16 @@ minutes_to_door = replace(
         segment_margin=Threshold(value=6.0, reason="minutes; a district has a fifth of the rows"),
     ),
     rules=guessed_minutes,
+    monitoring=_monitoring(
+        BusinessMetric(
+            name="promises_kept",
+            meaning="Share of orders at the door ten minutes after the time that was told, or before: the shop "
+            "promises that much, and pays for the others",
+            unit="share of orders",
+            better="higher",
+            value=_kept_promises,
+        )
+    ),
     decision=None,
     review_below=None,
 )
@@ -164,5 +194,15 @@ speed = replace(
         late_order.gate, margin=Threshold(value=0.15, reason="wide, as for the binary model; three classes vary more")
     ),
     rules=guessed_speed,
+    monitoring=_monitoring(
+        BusinessMetric(
+            name="slow_called_quick",
+            meaning="Share of orders that were called quick and took more than an hour: the mistake that loses a "
+            "customer",
+            unit="share of orders",
+            better="lower",
+            value=_slow_called_quick,
+        )
+    ),
     decision=None,
 )

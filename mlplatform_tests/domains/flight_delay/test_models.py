@@ -7,7 +7,8 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from mlplatform.domain.model import ModelSpec, Threshold
+from mlplatform.domain.model import ModelSpec
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domains.flight_delay import DOMAIN
 from mlplatform.domains.flight_delay.models import asked
 from mlplatform.features.view import feature_names

@@ -7,29 +7,10 @@ from typing import Any
 import dagster as dg
 
 from mlplatform.domain.domain import Domain
-from mlplatform.monitoring.partitions import days_of_answers
-from mlplatform.monitoring.skew import DaySkew
+from mlplatform.monitoring.partitions import days_of_answers, monitor_key
+from mlplatform.monitoring.skew.comparison import DaySkew
 
-
-def skew_key(domain: Domain) -> dg.AssetKey:
-    """Key of the day's comparison: `domain/skew`."""
-    return dg.AssetKey([domain.name, "skew"])
-
-
-def data_version(answers: int, content_hash: str) -> str:
-    """Of a day that was compared: how many answers the log had, and what was found."""
-    return f"{answers}:{content_hash}"
-
-
-def answers_compared(version: str) -> int:
-    """How many answers the log had when a day was compared; -1: it never was.
-
-    Examples
-    --------
-    >>> answers_compared(data_version(12, "ab")), answers_compared("")
-    (12, -1)
-    """
-    return int(version.partition(":")[0] or -1)
+MONITOR = "skew"
 
 
 def skew_check(domain: Domain) -> dg.AssetCheckSpec:
@@ -39,7 +20,7 @@ def skew_check(domain: Domain) -> dg.AssetCheckSpec:
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return dg.AssetCheckSpec(
             "served_as_trained",
-            asset=skew_key(domain),
+            asset=monitor_key(domain, MONITOR),
             partitions_def=days_of_answers(domain),
             description="Every logged feature is, to the bit, what the historical join and the feature code give for "
             "the same request at its own time. The threshold is zero.",

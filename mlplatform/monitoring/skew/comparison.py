@@ -24,9 +24,9 @@ from mlplatform.domain.domain import Domain
 from mlplatform.errors import BundleError, DeclarationError
 from mlplatform.features.stage import Draft, Revision, Written
 from mlplatform.features.view import instant
-from mlplatform.monitoring.expected import Expected, Places, of_rows
 from mlplatform.monitoring.served import Asked, Served, Vectors, asked, served_on
-from mlplatform.monitoring.skew_tables import row_schema, skew_rows, skew_table, table_schema
+from mlplatform.monitoring.skew.expected import Expected, Places, of_rows
+from mlplatform.monitoring.skew.tables import row_schema, skew_rows, skew_table, table_schema
 from mlplatform.provenance.platform import Platform
 
 Mask = npt.NDArray[np.bool_]

@@ -14,11 +14,11 @@ from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.domains.synthetic.ground_truth import rows as orders_of
 from mlplatform.features.online.publish import publish_values
 from mlplatform.features.tables import Tables, stages
-from mlplatform.monitoring.checks import skew_result
-from mlplatform.monitoring.expected import Expected
 from mlplatform.monitoring.served import asked, drawn, served_on
-from mlplatform.monitoring.skew import DaySkew, FeatureSkew, keep, skew_of_day
-from mlplatform.monitoring.skew_tables import skew_rows, skew_table
+from mlplatform.monitoring.skew.checks import skew_result
+from mlplatform.monitoring.skew.comparison import DaySkew, FeatureSkew, keep, skew_of_day
+from mlplatform.monitoring.skew.expected import Expected
+from mlplatform.monitoring.skew.tables import skew_rows, skew_table
 from mlplatform.registry.bundle import Bundle, write_bundle
 from mlplatform.registry.candidate import bundle_of
 from mlplatform_tests.fakes.served_day import Gateway, asked_on
@@ -313,12 +313,15 @@ def test_a_gateway_in_another_time_zone_is_found(shop: Shop, hours: int) -> None
 
 
 def test_a_request_may_bring_its_own_time(shop: Shop) -> None:
-    """Its answer is logged on the day on which it came, and compared as of its own time."""
+    """Its answer is logged on its own day, whenever it was given, and compared as of its own time."""
     shop.publish()
     gateway = Gateway(shop.platform, shop.bundle, request_time=True)
     gateway.serve(asked_on(shop.platform, DAY), shop.folder, received=moment(9, day="2024-02-03"))
-    found = skew_of_day(shop.platform, DOMAIN, "2024-02-03")
+    found = shop.skew()
     assert found.answers > 100 and found.faults == []
+    assert skew_of_day(shop.platform, DOMAIN, "2024-02-03").answers == 0
+    (told,) = found.manifests
+    assert told.misdated == 0
 
 
 def test_a_request_whose_own_time_was_misread_is_found() -> None:

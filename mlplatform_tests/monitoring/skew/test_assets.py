@@ -12,8 +12,9 @@ from mlplatform.definitions import platform_definitions
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.features.online.publish import publish_values
 from mlplatform.features.sensors import first_wait
+from mlplatform.monitoring.partitions import monitor_job_name
 from mlplatform.monitoring.pickup import log_table
-from mlplatform.monitoring.sensors import skew_job_name, skew_sensor
+from mlplatform.monitoring.skew.sensors import skew_sensor
 from mlplatform.operations.jobs import quiet
 from mlplatform.registry.candidate import bundle_of
 from mlplatform_tests.fakes.served_day import Gateway, asked_on
@@ -21,7 +22,7 @@ from mlplatform_tests.fakes.synthetic_home import Clock, TrainedHome
 
 DAY, BEFORE, TWO_BEFORE = "2024-01-20", "2024-01-19", "2024-01-18"
 MIDNIGHT = datetime(2024, 1, 21, tzinfo=UTC)
-JOB = skew_job_name(DOMAIN)
+JOB = monitor_job_name(DOMAIN, "skew")
 
 
 class Monitor:

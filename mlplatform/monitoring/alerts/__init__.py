@@ -1,0 +1,1 @@
+"""Alerts: what monitors have found, told once to those whom it concerns."""

@@ -1,0 +1,1 @@
+"""What became of what was answered: labels as they come, and what they say of the models."""

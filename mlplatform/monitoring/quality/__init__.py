@@ -1,0 +1,1 @@
+"""Data quality of what the models of a domain were served, day by day."""

@@ -1,0 +1,1 @@
+"""Training-serving skew of the days of a domain."""

@@ -1,0 +1,188 @@
+"""`mlplatform alerts`: what is open, what was, who was told, and what is to be quiet for a while."""
+
+import getpass
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mlplatform.domain.domain import Domain
+from mlplatform.errors import DeclarationError
+from mlplatform.monitoring.alerts.alert import Alert
+from mlplatform.monitoring.alerts.journal import Journal, Known, Message, Silence, journal_folder
+from mlplatform.monitoring.alerts.loop import hushed
+from mlplatform.monitoring.alerts.message import how_long, message
+from mlplatform.monitoring.alerts.send import Channels, unserved
+from mlplatform.provenance.platform import Platform
+
+_units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One alert, and what became of what was said of it."""
+
+    alert: Alert
+    hushed: str
+    """Why nobody hears of it; empty: they do."""
+
+    sent: str
+    """To whom its last message went, or why to nobody."""
+
+
+def alerts(platform: Platform, domains: Sequence[Domain], *, what: str = "", ended: bool = False) -> list[Shown]:
+    """Alerts of some domains, the newest first.
+
+    Parameters
+    ----------
+    what : `rule`, `rule:subject`, or empty for all
+    ended : those that are over too
+    """
+    found = []
+    for domain in domains:
+        known = _known(platform, domain)
+        for alert in known.alerts.values():
+            if (ended or alert.over is None) and what in ("", alert.rule, alert.name):
+                quiet = hushed(domain, known, alert, platform.clock()) if alert.over is None else ""
+                found.append(Shown(alert=alert, hushed=quiet, sent=_sent(known, alert)))
+    return sorted(found, key=lambda each: each.alert.opened, reverse=True)
+
+
+def silence(
+    platform: Platform, domains: Sequence[Domain], what: str, *, lasting: str, reason: str
+) -> tuple[datetime, list[str]]:
+    """Hush a rule, or a rule of one subject, for a while; gives until when, and the domains in which that holds.
+
+    Parameters
+    ----------
+    lasting : `30m`, `4h`, `2d`; `0m` ends a silence
+
+    Raises
+    ------
+    DeclarationError
+        It is no duration, there is no reason, or the subject is of no domain.
+    """
+    if not reason.strip():
+        raise DeclarationError("a silence needs a reason: whoever wonders why nobody was told reads it")
+    subject = what.partition(":")[2]
+    meant = [each for each in domains if not subject or subject.partition("/")[0] == each.name]
+    if not meant:
+        known = ", ".join(each.name for each in domains)
+        raise DeclarationError(f"{subject!r} is of no domain. A subject is written `domain/model`; there is {known}")
+    now = platform.clock()
+    until = now + duration(lasting)
+    for domain in meant:
+        journal = Journal(journal_folder(platform.home, domain.name), platform.clock)
+        journal.append(Silence(at=now, what=what, until=until, reason=reason, actor=getpass.getuser()))
+        journal.close()
+    return until, [each.name for each in meant]
+
+
+def send_test(domain: Domain, channels: Channels, now: datetime) -> Iterator[tuple[str, str, str]]:
+    """Send a message to everybody a domain names, at once; gives tag, receiver, and why it was not taken."""
+    declared = domain.alerts
+    for tag in sorted({*declared.data_quality, *declared.model_behaviour, *declared.outcomes, *declared.digest}):
+        told = message(
+            f"test {domain.name} {tag} {now.isoformat()}",
+            now,
+            [tag],
+            f"[{domain.name}] a test of the alerts tagged {tag}",
+            f"Nothing is wrong. Alerts of {domain.name} with the tag {tag} come this way.",
+        )
+        receivers = channels.receivers([tag])
+        if not receivers:
+            yield tag, "nobody", "no service of the configuration has this tag"
+        for receiver in receivers:
+            yield tag, receiver, channels.deliver(told, receiver)
+
+
+def waiting(
+    platform: Platform, domains: Sequence[Domain], channels: Callable[[], Channels]
+) -> Iterator[tuple[Message, str]]:
+    """Messages that somebody has not taken yet, and why.
+
+    Parameters
+    ----------
+    channels : opens them; called where something waits only, as Apprise takes seconds to import
+    """
+    opened: Channels | None = None
+    for domain in domains:
+        known = _known(platform, domain)
+        for each in known.waiting(platform.clock()):
+            opened = opened or channels()
+            if unserved(known, each, opened):
+                attempts = known.attempts.get(each.id)
+                yield each, attempts[-1].why if attempts else "not tried yet"
+
+
+def duration(text: str) -> timedelta:
+    """How long `30m`, `4h` or `2d` is.
+
+    Examples
+    --------
+    >>> duration("4h")
+    datetime.timedelta(seconds=14400)
+    """
+    met = re.fullmatch(r"(\d{1,4})([mhd])", text)
+    if met is None:
+        raise DeclarationError(f"{text!r} is no duration. Write it as 30m, 4h or 2d")
+    return int(met[1]) * _units[met[2]]
+
+
+def show(found: Sequence[Shown], now: datetime, console: Console, *, nothing: str) -> None:
+    """Print alerts as a table, and of each what it says."""
+    if not found:
+        console.print(nothing)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("alert", "since", "for", "figure", "told"):
+        table.add_column(heading, no_wrap=heading != "told")
+    for each in found:
+        alert = each.alert
+        bound = f" / {alert.figures['bound']:.4g}" if "bound" in alert.figures else ""
+        table.add_row(
+            Text(alert.name, style="dim" if alert.over or each.hushed else "bold red"),
+            f"{alert.since:%Y-%m-%d %H:%M}",
+            how_long(alert.since, alert.last if alert.over else now) + (", over" if alert.over else ""),
+            f"{alert.figures['value']:.4g}{bound}" if "value" in alert.figures else "",
+            Text(each.hushed or each.sent),
+        )
+    console.print(table)
+    for each in found:
+        console.print(f"\n{each.alert.name}", style="bold", highlight=False, markup=False)
+        console.print(f"  {each.alert.summary}", highlight=False, markup=False, soft_wrap=True)
+        if each.alert.features:
+            console.print(
+                f"  features: {', '.join(each.alert.features)}", highlight=False, markup=False, soft_wrap=True
+            )
+
+
+def as_json(found: Sequence[Shown]) -> str:
+    """For scripts."""
+    told: list[dict[str, Any]] = [
+        {**msgspec.to_builtins(each.alert), "hushed": each.hushed, "sent": each.sent} for each in found
+    ]
+    return json.dumps(told, indent=2)
+
+
+def _known(platform: Platform, domain: Domain) -> Known:
+    return Journal(journal_folder(platform.home, domain.name), platform.clock).known()
+
+
+def _sent(known: Known, alert: Alert) -> str:
+    """Where the last message about an alert is."""
+    about = [each for each in known.messages.values() if alert.id in each.alerts]
+    if not about:
+        return "nobody yet"
+    last = about[-1]
+    if not last.to:
+        return "nobody: no channel"
+    taken = known.delivered(last.id)
+    return f"{', '.join(sorted(taken))} {last.at:%Y-%m-%d %H:%M}" if taken else "waits for its channel"

@@ -1,0 +1,170 @@
+"""Events: somebody says that data has come, and the word is kept until the pipeline has decided on it.
+
+A gateway takes them (`POST /webhook/data-updated`), or a Redis Stream; both append to one log per domain. An event is
+known by its id: sent again, it is the same event, whatever else it says. What is in the log is only a claim. Whether
+there is such a partition is for the pipeline to say, and it answers with a decision.
+
+No import of this module may drag in a table or a frame: gateways use it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from mlplatform.errors import InvalidRequest, MalformedBody
+from mlplatform.provenance.append_only import AppendOnlyFiles, files, frames
+
+remembered = 10_000
+"""Ids that a writer remembers, some 100 bytes each: what is sent again within minutes is not written again."""
+
+EVENT_BYTES = 16 * 1024
+"""Of one event as it is sent: five fields of at most 200 characters."""
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
+
+
+class DataUpdated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a sender says. It is read back from the log as it is declared here, so bounds may only be widened."""
+
+    id: Id
+    """Chosen by the sender; the same id is the same event."""
+
+    source: Name
+    """Of the domain's sources, or the domain's own name for all of them."""
+
+    partition: Name
+    """The day whose rows have come, ISO."""
+
+    rows_added: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+    dataset_version: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """The sender's own name of what the data set is now; kept with the decision."""
+
+
+class Event(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """An event as it is kept. Fields may be added at the end, with a default."""
+
+    id: str
+    """The sender's id behind the id of its key: two senders may choose the same."""
+
+    received: int
+    """Microseconds since the epoch, UTC, on the clock of whoever took it in."""
+
+    said: DataUpdated
+
+
+Positions = dict[str, int]
+"""File name -> where the last event that was read of it ends."""
+
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Event).decode
+
+
+def understand(body: bytes, domain: str, sources: Collection[str]) -> DataUpdated:
+    """What a body says, as JSON.
+
+    Raises
+    ------
+    MalformedBody
+        It is no JSON object.
+    InvalidRequest
+        A field is missing, unknown, or of no sense; it is named.
+    """
+    instead = "Send a JSON object with `id`, `source`, `partition`, `rows_added` and, if you like, `dataset_version`"
+    try:
+        raw = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MalformedBody(f"it is no JSON ({error})", instead=instead) from error
+    if not isinstance(raw, dict):
+        raise MalformedBody("it is no JSON object", instead=instead)
+    try:
+        said = msgspec.convert(raw, DataUpdated)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$.")
+        # Of the body as a whole: a field that is missing or that nobody reads, which the reason names.
+        named = place.rstrip("`") or (reason.split("`")[1] if reason.count("`") >= 2 else "body")
+        raise InvalidRequest({named: reason}) from error
+    if said.source != domain and said.source not in sources:
+        known = ", ".join([domain, *sources])
+        raise InvalidRequest({"source": f"there is no such source here; there is {known}"})
+    try:
+        day = date.fromisoformat(said.partition)
+    except ValueError:
+        day = None
+    if day is None or day.isoformat() != said.partition:
+        raise InvalidRequest({"partition": "is no day; write it as 2013-07-01"})
+    return said
+
+
+def event_folder(home: Path, domain: str) -> Path:
+    """Where the events of a domain are kept."""
+    return home / "events" / domain
+
+
+class EventWriter:
+    """Appends the events of one domain; one per process, for any of its threads."""
+
+    def __init__(self, folder: Path, now: Callable[[], datetime]) -> None:
+        self._files = AppendOnlyFiles(folder, now)
+        self._now = now
+        self._kept: OrderedDict[str, None] = OrderedDict()
+
+    def append(self, event_id: str, said: DataUpdated) -> bool:
+        """Keep an event; it is on the disk when this returns. False: this writer has kept it before.
+
+        Raises
+        ------
+        Unavailable
+            It cannot be written: it may be there or not. Send it again under the same id.
+        """
+        if event_id in self._kept:
+            return False
+        received = int(self._now().timestamp() * 1_000_000)
+        self._files.append(_encode(Event(id=event_id, received=received, said=said)))
+        self._kept[event_id] = None
+        if len(self._kept) > remembered:
+            # Of two threads one may find it taken already.
+            self._kept.popitem(last=False)
+        return True
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._files.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """Events that nobody has decided on, and how far the log was read."""
+
+    events: Sequence[Event]
+    reached: Positions
+
+
+def news(folder: Path, since: Positions) -> News:
+    """The events behind some positions, each once, without those that stand before them too.
+
+    Only where something was appended is anything read, and then the whole log: what was sent again may stand anywhere.
+    """
+    paths = files(folder)
+    grown = {path.name: path.stat().st_size for path in paths}
+    if not any(size > since.get(name, 0) for name, size in grown.items()):
+        return News(events=(), reached=since)
+    before: set[str] = set()
+    new: dict[str, Event] = {}
+    # A file that is gone is forgotten.
+    reached = {name: since.get(name, 0) for name in grown}
+    for path in paths:
+        for payload, behind in frames(path):
+            event = _decode(payload)
+            if behind <= since.get(path.name, 0):
+                before.add(event.id)
+            else:
+                # What was said first counts; the files of two gateways are in no order.
+                new[event.id] = min(new.get(event.id, event), event, key=lambda each: each.received)
+                reached[path.name] = behind
+    found = [event for name, event in new.items() if name not in before]
+    return News(events=sorted(found, key=lambda each: (each.received, each.id)), reached=reached)

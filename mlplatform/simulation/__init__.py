@@ -1,0 +1,1 @@
+"""Recorded days as live traffic: the platform driven on a simulated clock."""
