@@ -137,7 +137,9 @@ def features_sensor(domain: Domain) -> dg.SensorDefinition:
 def unfinished_run(instance: dg.DagsterInstance, platform: Platform, job: str) -> dg.DagsterRun | None:
     """A run of a job that is queued or being executed; those whose process is gone are recorded as failed first."""
     gone = runs_without_process(platform.home)
-    for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=list(IN_PROGRESS_RUN_STATUSES))):
+    # Dagster does not count a run that waits for its turn as one in progress.
+    statuses = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.QUEUED]
+    for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses)):
         run = record.dagster_run
         if run.run_id in gone or _never_announced(platform, record):
             instance.report_run_failed(run, "Its process is gone: killed, or lost with its machine")

@@ -4,8 +4,10 @@ It is a picture beside the figures and decides nothing: it is made from bounded 
 which alarm far too often. That it cannot be made costs the picture and nothing else.
 """
 
+import re
 import warnings
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,8 @@ def write_report(path: Path, training: Matrix, day: Matrix, names: Sequence[str]
     ----------
     path : of the HTML file
     training, day : (n, k) and (m, k) float32, NaN where missing
-    names : (k,) the most interesting features first; those without a value on either side are left out
+    names : (k,) the most interesting features first; those without a value on either side cannot be drawn, and are
+        named at its top
 
     Raises
     ------
@@ -57,4 +60,15 @@ def _report(training: Matrix, day: Matrix, names: Sequence[str], title: str) -> 
             Dataset.from_pandas(pd.DataFrame(part[:, shown], columns=columns), data_definition=kinds) for part in finite
         )
         made = Report([DataDriftPreset()]).run(now, then, name=title)
-        return str(made.get_html_str(as_iframe=False))
+        page = str(made.get_html_str(as_iframe=False))
+    return _with_note(page, title, [name for name, drawn in zip(names, known, strict=True) if not drawn])
+
+
+def _with_note(page: str, title: str, empty: Sequence[str]) -> str:
+    """Say above the picture what it cannot show: it would call a day without a single value a quiet one."""
+    note = f"<b>{escape(title)}</b>: a picture of some rows. What is judged is the table of data_quality."
+    if empty:
+        note += f" <b>Not drawn, for want of any value on the day or in training: {escape(', '.join(empty))}.</b>"
+    body = re.search(r"<body[^>]*>", page)
+    place = body.end() if body else 0
+    return f'{page[:place]}<p style="font-family: sans-serif; margin: 1em">{note}</p>{page[place:]}'

@@ -29,6 +29,7 @@ def test_it_shows_every_feature_that_has_values_and_loads_nothing(tmp_path: Path
     write_report(path, rows(1), rows(2), NAMES, "synthetic/late_order on a day")
     html = path.read_text()
     assert all(f"{name}" in html for name in NAMES if name != "empty") and '"empty"' not in html
+    assert "Not drawn, for want of any value on the day or in training: empty." in html
     assert not re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//", html)
     assert 1e6 < len(html) < 9e6
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from mlplatform.definitions import platform_definitions
 from mlplatform.domains.synthetic import DOMAIN
@@ -131,10 +133,13 @@ def test_the_segment_of_a_dead_writer_is_found(daemon: Daemon) -> None:
     assert pl.read_delta(log_table(daemon.platform, DOMAIN)).height == 3
 
 
-def test_one_run_at_a_time(daemon: Daemon) -> None:
-    """While one is executed nothing is requested."""
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
+def test_one_run_at_a_time(daemon: Daemon, status: dg.DagsterRunStatus) -> None:
+    """While one is executed, or waits for its turn, nothing is requested."""
     log(daemon, 3)
-    run = create_run_for_test(daemon.instance, job_name=JOB, status=dg.DagsterRunStatus.STARTED)
+    where = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="mlplatform.definitions"))
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(where, "__repository__"), JOB)
+    run = create_run_for_test(daemon.instance, job_name=JOB, status=status, remote_job_origin=origin)
     assert daemon.reason() == f"run {run.run_id[:8]} is under way"
 
 
