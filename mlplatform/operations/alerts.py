@@ -142,8 +142,8 @@ def show(found: Sequence[Shown], now: datetime, console: Console, *, nothing: st
         console.print(nothing)
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("alert", "since", "for", "figure", "told"):
-        table.add_column(heading, no_wrap=heading != "told")
+    for heading in ("alert", "since", "for", "figure"):
+        table.add_column(heading, no_wrap=True)
     for each in found:
         alert = each.alert
         bound = f" / {alert.figures['bound']:.4g}" if "bound" in alert.figures else ""
@@ -152,7 +152,6 @@ def show(found: Sequence[Shown], now: datetime, console: Console, *, nothing: st
             f"{alert.since:%Y-%m-%d %H:%M}",
             how_long(alert.since, alert.last if alert.over else now) + (", over" if alert.over else ""),
             f"{alert.figures['value']:.4g}{bound}" if "value" in alert.figures else "",
-            Text(each.hushed or each.sent),
         )
     console.print(table)
     for each in found:
@@ -162,6 +161,7 @@ def show(found: Sequence[Shown], now: datetime, console: Console, *, nothing: st
             console.print(
                 f"  features: {', '.join(each.alert.features)}", highlight=False, markup=False, soft_wrap=True
             )
+        console.print(f"  told: {each.hushed or each.sent}", highlight=False, markup=False, soft_wrap=True)
 
 
 def as_json(found: Sequence[Shown]) -> str:

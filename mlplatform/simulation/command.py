@@ -51,8 +51,9 @@ def simulate(
     """
     clock = SimulatedClock(closing(first - one_day))
     platform = replace(platform, clock=clock)
-    spec = domain.model(model) if model else served_model(platform, domain)
+    spec = domain.model(model.removeprefix(f"{domain.name}/")) if model else served_model(platform, domain)
     Recorded(domain, spec).require_days(first, last)
+    require_in_time(inject, last)
     pick_up(platform, domain)
     days = days_to_replay(platform, domain, first, last)
     progress = Progress(console, domain, spec, as_json=as_json)
@@ -95,6 +96,23 @@ def served_model(platform: Platform, domain: Domain) -> ModelSpec:
     """The first model that has a champion, else the first of all."""
     ledger = Ledger(platform)
     return next((each for each in domain.models if ledger.champion(f"{domain.name}/{each.name}")), domain.models[0])
+
+
+def require_in_time(inject: Sequence[str], last: date) -> None:
+    """Refuse faults of which no day would show anything: a day that has been replayed is not replayed again.
+
+    Raises
+    ------
+    DeclarationError
+        It is no fault.
+    DataError
+        It begins after the last day.
+    """
+    for text in inject:
+        if parse_injection(text, "").since > last:
+            raise DataError(
+                f"{text} begins after {last}, the last day that is replayed. Begin it earlier, or end later"
+            )
 
 
 def _injections(

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mlplatform.domain.threshold import Threshold
 from mlplatform.domains.synthetic import DOMAIN
+from mlplatform.errors import DataError
 from mlplatform.features.tables import Tables
 from mlplatform.monitoring.pickup import answers_by_day, logged
 from mlplatform.monitoring.skew.tables import skew_table
@@ -70,3 +71,18 @@ def _asked_kilometres(platform: Platform, day: str) -> float:
     assert log is not None
     bodies = log.select("request").collect().to_series()
     return float(sum(json.loads(each)["distance_km"] for each in bodies) / len(bodies))
+
+
+def test_a_fault_that_no_day_would_show_is_refused_at_once(platform: Platform) -> None:
+    """Before anything is landed: a day that has been replayed is not replayed again."""
+    with pytest.raises(DataError, match="nulls@2024-03-22 begins after 2024-01-24"):
+        simulate(
+            platform,
+            DOMAIN,
+            date(2024, 1, 21),
+            date(2024, 1, 24),
+            model="synthetic/late_order",
+            inject=["nulls@2024-03-22"],
+            console=Console(file=io.StringIO()),
+        )
+    assert not platform.landing(DOMAIN.name).exists()
