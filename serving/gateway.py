@@ -120,7 +120,7 @@ class Gateway:
             "/": ("GET", self._index),
         }
         self._intake = FactIntake(settings.home, now, metrics)
-        self._events = EventIntake(settings.home, now)
+        self._events = EventIntake(settings.home, now, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the life of the process."""

@@ -16,6 +16,7 @@ from starlette.types import Send
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import InvalidRequest, MalformedBody, Unavailable
 from mlplatform.retraining.events import EventWriter, event_folder, understand
+from serving.metrics import Metrics
 from serving.problem import send_invalid_fields
 
 PATH = "/webhook/data-updated"
@@ -32,8 +33,8 @@ class EventIntake:
     now : aware UTC
     """
 
-    def __init__(self, home: Path, now: Callable[[], datetime]) -> None:
-        self._home, self._now = home, now
+    def __init__(self, home: Path, now: Callable[[], datetime], metrics: Metrics) -> None:
+        self._home, self._now, self._metrics = home, now, metrics
         self._writers: dict[str, EventWriter] = {}
 
     async def answer(self, domain: Domain, body: bytes, name: str, caller: str, send: Send, refuse: Refuse) -> None:
@@ -55,6 +56,7 @@ class EventIntake:
         except MalformedBody as error:
             await refuse(send, 400, str(error), headers=told)
         except InvalidRequest as error:
+            self._metrics.refused(422)
             await send_invalid_fields(send, error.fields, headers=told)
         except Unavailable as error:
             await refuse(send, 503, str(error), headers={**told, "Retry-After": "1"})

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -72,7 +72,7 @@ def understand(body: bytes, domain: str, sources: Collection[str]) -> DataUpdate
     MalformedBody
         It is no JSON object.
     InvalidRequest
-        A field is missing, unknown, or of no sense; it is named.
+        Fields are missing, unknown, or of no sense; all of them are named.
     """
     instead = "Send a JSON object with `id`, `source`, `partition`, `rows_added` and, if you like, `dataset_version`"
     try:
@@ -81,23 +81,31 @@ def understand(body: bytes, domain: str, sources: Collection[str]) -> DataUpdate
         raise MalformedBody(f"it is no JSON ({error})", instead=instead) from error
     if not isinstance(raw, dict):
         raise MalformedBody("it is no JSON object", instead=instead)
+    declared = msgspec.structs.fields(DataUpdated)
+    faults = dict.fromkeys(raw.keys() - {field.name for field in declared}, "there is no such field")
+    read: dict[str, Any] = {}
+    for field in declared:
+        if field.name in raw:
+            try:
+                read[field.name] = msgspec.convert(raw[field.name], field.type)
+            except msgspec.ValidationError as error:
+                faults[field.name] = str(error)
+        elif field.required:
+            faults[field.name] = "is missing"
+    if "source" in read and read["source"] not in (domain, *sources):
+        faults["source"] = f"there is no such source here; there is {', '.join([domain, *sources])}"
+    if "partition" in read and not _is_day(read["partition"]):
+        faults["partition"] = "is no day; write it as 2013-07-01"
+    if faults:
+        raise InvalidRequest(faults)
+    return DataUpdated(**read)
+
+
+def _is_day(text: str) -> bool:
     try:
-        said = msgspec.convert(raw, DataUpdated)
-    except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$.")
-        # Of the body as a whole: a field that is missing or that nobody reads, which the reason names.
-        named = place.rstrip("`") or (reason.split("`")[1] if reason.count("`") >= 2 else "body")
-        raise InvalidRequest({named: reason}) from error
-    if said.source != domain and said.source not in sources:
-        known = ", ".join([domain, *sources])
-        raise InvalidRequest({"source": f"there is no such source here; there is {known}"})
-    try:
-        day = date.fromisoformat(said.partition)
+        return date.fromisoformat(text).isoformat() == text
     except ValueError:
-        day = None
-    if day is None or day.isoformat() != said.partition:
-        raise InvalidRequest({"partition": "is no day; write it as 2013-07-01"})
-    return said
+        return False
 
 
 def event_folder(home: Path, domain: str) -> Path:

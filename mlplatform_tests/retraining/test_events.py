@@ -68,6 +68,13 @@ def test_a_field_that_is_missing_is_named(field: str) -> None:
     assert list(refused.value.fields) == [field]
 
 
+def test_all_faults_are_named_at_once() -> None:
+    """Four round trips would be three too many."""
+    with pytest.raises(InvalidRequest) as refused:
+        understand(b'{"source": "ordres", "partition": "yesterday", "rows_added": -3, "foo": 1}', "synthetic", SOURCES)
+    assert set(refused.value.fields) == {"id", "source", "partition", "rows_added", "foo"}
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"1", b"[" * 100_000, b"\xff\xfe", b'"a"'])
 def test_what_is_no_object_is_malformed(text: bytes) -> None:
     """Whatever it is."""
