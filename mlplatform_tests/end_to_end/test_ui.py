@@ -59,7 +59,12 @@ UPSTREAM = {
     "feature_store": {"base", "derived"},
     "online_store": {"feature_store"},
     "prediction_log": set(),
+    "data_quality": {"prediction_log", "quarantine"},
+    "model_behaviour": {"prediction_log"},
+    "outcomes": {"prediction_log", "derived"},
+    "outcomes_weekly": {"outcomes"},
     "skew": {"prediction_log", "feature_store"},
+    "late_order/retrain_decision": {"derived"},
     "late_order/training_set": {"derived", "feature_store"},
     "late_order/model": {"late_order/training_set"},
     "late_order/evaluation": {"late_order/model"},
@@ -165,6 +170,7 @@ def test_the_asset_graph_is_the_declared_one(ui: Ui) -> None:
     assert {each["groupName"] for each in nodes} == {
         "synthetic",
         "synthetic_monitoring",
+        "synthetic_retraining",
         *(f"synthetic_{model.name}" for model in DOMAIN.models),
     }
 
