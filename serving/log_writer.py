@@ -21,6 +21,9 @@ from serving.live_model import ARM, LiveModel
 from serving.metrics import Metrics
 from serving.predictor import Batch
 
+LATEST = 2**63 - 1
+"""Nanoseconds since 1970 that the log can hold."""
+
 
 class LogWriter:
     """Takes batches that have their answers.
@@ -88,7 +91,8 @@ class LogWriter:
             revisions={view: read.publication for view, read in batch.views.items()},
             request_id=list(asks.request_id),
             at=list(asks.at),
-            received=[1000 * at for at in asks.at]
+            # Nanoseconds reach from 1677 to 2262; a request may tell of any year.
+            received=[min(max(1000 * at, -LATEST), LATEST) for at in asks.at]
             if live.predictor.request_time
             else (_whole(1e9, asks.received) + self._epoch).tolist(),
             request=list(asks.body),

@@ -237,6 +237,15 @@ def test_odd_rows_are_refused_alone(service: Service) -> None:
 
 
 @pytest.mark.end_to_end
+@pytest.mark.parametrize("at", ["0145-06-11T06:23:32+20:15", "4507-01-03T02:18:27.7-17:38", "9999-12-31T23:59:59Z"])
+def test_a_time_of_its_own_may_be_of_any_year(service: Service, at: str) -> None:
+    """Also of one that the log's nanoseconds do not reach: it is answered and logged all the same."""
+    body = GOOD[:-1] + b', "at": "%s"}' % at.encode()
+    assert service.post("/predict", body).status_code == 200
+    assert service.post("/predict/batch", b"[%s]" % body).status_code == 200
+
+
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("path", ASKED)
 @pytest.mark.parametrize("kind", ["", ";;", "image/png", "text/plain; charset=none", f"{ARROW}; x", "a" * 8_000])
 def test_a_wrong_content_type_makes_no_garbage_right(service: Service, path: str, kind: str) -> None:
