@@ -16,6 +16,7 @@ import polars as pl
 from mlplatform.domain.domain import Domain
 from mlplatform.features.stage import Draft, Revision, Stage, Written
 from mlplatform.monitoring.finding import Finding
+from mlplatform.monitoring.tables import monitor_table
 from mlplatform.provenance.platform import Platform
 
 table_schema: Mapping[str, pl.DataType] = {
@@ -47,12 +48,7 @@ class Judgement:
 
 def findings_table(platform: Platform, domain: Domain) -> Stage:
     """The table `findings` of a domain."""
-    return Stage(
-        platform.table(domain.name, "monitoring", "findings"),
-        table_schema,
-        name=f"{domain.name}/monitoring/findings",
-        storage_options=platform.storage_options,
-    )
+    return monitor_table(platform, domain, "findings", table_schema, sort_by=())
 
 
 def keep_findings(

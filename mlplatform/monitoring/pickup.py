@@ -77,7 +77,7 @@ def gaps_table(platform: Platform, domain: Domain) -> str:
 
 def logged(platform: Platform, domain: Domain, day: str) -> pl.LazyFrame | None:
     """Rows of one day of the log; None: nothing was ever logged."""
-    uri, options = log_table(platform, domain), _options(platform)
+    uri, options = log_table(platform, domain), log_options(platform)
     if not DeltaTable.is_deltatable(uri, options):
         return None
     return pl.scan_delta(uri, storage_options=options).filter(pl.col("day") == date.fromisoformat(day))
@@ -85,7 +85,7 @@ def logged(platform: Platform, domain: Domain, day: str) -> pl.LazyFrame | None:
 
 def answers_by_day(platform: Platform, domain: Domain) -> dict[str, int]:
     """ISO day -> answers in the log, from its metadata alone: no file is opened."""
-    uri, options = log_table(platform, domain), _options(platform)
+    uri, options = log_table(platform, domain), log_options(platform)
     if not DeltaTable.is_deltatable(uri, options):
         return {}
     files = pl.DataFrame(DeltaTable(uri, storage_options=options).get_add_actions(flatten=True))
@@ -95,7 +95,7 @@ def answers_by_day(platform: Platform, domain: Domain) -> dict[str, int]:
 
 def dropped_on(platform: Platform, domain: Domain, day: str) -> int:
     """Answers of a day that gateways gave and could not write."""
-    uri, options = gaps_table(platform, domain), _options(platform)
+    uri, options = gaps_table(platform, domain), log_options(platform)
     if not DeltaTable.is_deltatable(uri, options):
         return 0
     gaps = pl.scan_delta(uri, storage_options=options).filter(pl.col("day") == date.fromisoformat(day))
@@ -107,7 +107,7 @@ def instants_by_day(platform: Platform, domain: Domain) -> dict[str, tuple[datet
 
     A day of which a file has no statistics is not among them.
     """
-    uri, options = log_table(platform, domain), _options(platform)
+    uri, options = log_table(platform, domain), log_options(platform)
     if not DeltaTable.is_deltatable(uri, options):
         return {}
     files = pl.DataFrame(DeltaTable(uri, storage_options=options).get_add_actions(flatten=True))
@@ -124,7 +124,7 @@ def instants_by_day(platform: Platform, domain: Domain) -> dict[str, tuple[datet
 
 def log_files(platform: Platform, domain: Domain, since: datetime) -> pl.DataFrame:
     """Files of the log with answers that came since, from its metadata alone: `path`, `rows`, `first`, `last`."""
-    uri, options = log_table(platform, domain), _options(platform)
+    uri, options = log_table(platform, domain), log_options(platform)
     times = {"first": pl.Datetime("us", "UTC"), "last": pl.Datetime("us", "UTC")}
     if not DeltaTable.is_deltatable(uri, options):
         return pl.DataFrame(schema={"path": pl.String(), "rows": pl.Int64(), **times})
@@ -180,7 +180,7 @@ def append(platform: Platform, domain: Domain, segments: Sequence[_Segment]) -> 
         for each in segments
         if each.dropped
     ]
-    options = _options(platform)
+    options = log_options(platform)
     # The gaps first: the rows are what is looked at to tell what is new.
     _append_unknown(gaps_table(platform, domain), gaps, _gaps_schema, [], options)
     day = {"day": pl.Date()}
@@ -232,7 +232,8 @@ def _append_unknown(
     return []
 
 
-def _options(platform: Platform) -> dict[str, str] | None:
+def log_options(platform: Platform) -> dict[str, str] | None:
+    """What opens the files of the log, as Polars and Delta Lake take it."""
     return dict(platform.storage_options) if platform.storage_options else None
 
 

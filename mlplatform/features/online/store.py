@@ -40,15 +40,6 @@ class Lookup:
     publication: str = ""
     """`OnlineStore.revision` of the view as it was read, so that nobody has to ask twice."""
 
-    def value_statuses(self) -> pl.DataFrame:
-        """(n_keys, n_features) String: `present`, `null` (present, and the value is null), `not_found` or `expired`."""
-        present = self.statuses == "present"
-        null = pl.lit("null")
-        return self.values.select(
-            pl.when(pl.lit(present) & pl.col(name).is_null()).then(null).otherwise(pl.lit(self.statuses)).alias(name)
-            for name in self.values.columns
-        )
-
 
 class Found(NamedTuple):
     """What a store knows of one key, in Python's own types."""

@@ -16,6 +16,7 @@ from mlplatform.monitoring.alerts.alert import Look
 from mlplatform.monitoring.alerts.nulls import NeverMissing, many, missing
 from mlplatform.monitoring.alerts.recent import rows_at_most
 from mlplatform.monitoring.behaviour.behaviour import SHADOW, behaviour_of
+from mlplatform.monitoring.behaviour.day import transitions_between
 from mlplatform.monitoring.behaviour.rules import (
     breaker_findings,
     days_steady,
@@ -25,9 +26,8 @@ from mlplatform.monitoring.behaviour.rules import (
     weeks_steady,
     wilson,
 )
-from mlplatform.monitoring.breaker_log import breaker_folder, files, read
 from mlplatform.monitoring.finding import Finding
-from mlplatform.monitoring.pickup import log_files
+from mlplatform.monitoring.pickup import log_files, log_options
 from mlplatform.provenance.platform import Platform
 
 data_window = timedelta(minutes=5)
@@ -124,13 +124,7 @@ def behaviour_looks(domain: Domain, answers: pl.DataFrame, now: datetime) -> Ite
 def breaker_looks(platform: Platform, domain: Domain, now: datetime) -> Iterator[Look]:
     """Breakers that opened in the last quarter of an hour."""
     since = now - behaviour_window
-    first = since.timestamp() * 1e9
-    told = []
-    for path in files(breaker_folder(platform.home, domain.name)):
-        try:
-            told += [line.transition for line in read(path) if line.transition and line.transition.at >= first]
-        except FileNotFoundError:
-            continue  # told of and removed this moment
+    told = transitions_between(platform, domain, since, now)
     findings = tuple(breaker_findings(f"{now:%Y-%m-%d}", opened(told)))
     yield Look(monitor=f"breakers of {domain.name}", since=since, until=now, findings=findings)
 
@@ -143,7 +137,7 @@ def traffic_looks(platform: Platform, domain: Domain, answers: pl.DataFrame, now
         # The newest are of a shorter time, in which one of several models may well have had nobody.
         return
     silent = [model.name for model in domain.models if model.name not in asked]
-    before = answers_before(platform, domain, since, now) if silent else {}
+    before = answers_in_the_stretch(platform, domain, since, now) if silent else {}
     for model in domain.models:
         finding = None
         if model.name in silent:
@@ -158,7 +152,7 @@ def traffic_looks(platform: Platform, domain: Domain, answers: pl.DataFrame, now
         )
 
 
-def answers_before(
+def answers_in_the_stretch(
     platform: Platform, domain: Domain, since: datetime, until: datetime
 ) -> Mapping[int, Mapping[str, float]]:
     """How many days ago -> model -> answers in the same stretch of that day, for the days that the log has.
@@ -166,7 +160,7 @@ def answers_before(
     Only files with answers of such a stretch are opened.
     """
     listed = log_files(platform, domain, since - timedelta(days=days_back))
-    options = dict(platform.storage_options) if platform.storage_options else None
+    options = log_options(platform)
     if listed.is_empty():
         return {}
     begun: datetime = listed.select(pl.col("first").min()).item()

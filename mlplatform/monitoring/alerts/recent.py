@@ -12,7 +12,7 @@ import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import SegmentUnreadable
-from mlplatform.monitoring.pickup import log_files
+from mlplatform.monitoring.pickup import log_files, log_options
 from mlplatform.monitoring.prediction_log import decode, frame, log_folder, schema
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.segments import read
@@ -32,7 +32,7 @@ def recent_answers(platform: Platform, domain: Domain, since: datetime) -> pl.Da
     listed = log_files(platform, domain, since).sort("last", descending=True)
     enough = listed.filter(pl.col("rows").cum_sum() - pl.col("rows") < rows_at_most)
     if enough.height:
-        options = dict(platform.storage_options) if platform.storage_options else None
+        options = log_options(platform)
         stored = pl.scan_parquet(enough.get_column("path").to_list(), hive_partitioning=False, storage_options=options)
         parts.append(stored.filter(pl.col("received") >= since).select(columns).collect())
     rows = pl.concat([pl.DataFrame(schema={name: schema[name] for name in columns}), *parts])

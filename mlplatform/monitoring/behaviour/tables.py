@@ -13,6 +13,7 @@ import polars as pl
 from mlplatform.domain.domain import Domain
 from mlplatform.features.stage import Draft, Revision, Stage, Written
 from mlplatform.monitoring.behaviour.behaviour import Behaviour, Figure
+from mlplatform.monitoring.tables import monitor_table
 from mlplatform.provenance.platform import Platform
 
 table_schema: Mapping[str, pl.DataType] = {
@@ -33,13 +34,8 @@ _of = ("model", "manifest", "model_version", "arm")
 
 def behaviour_table(platform: Platform, domain: Domain) -> Stage:
     """The table `model_behaviour` of a domain."""
-    return Stage(
-        platform.table(domain.name, "monitoring", "model_behaviour"),
-        table_schema,
-        name=f"{domain.name}/monitoring/model_behaviour",
-        sort_by=["model", "manifest", "model_version", "arm", "figure", "part"],
-        storage_options=platform.storage_options,
-    )
+    order = ("model", "manifest", "model_version", "arm", "figure", "part")
+    return monitor_table(platform, domain, "model_behaviour", table_schema, sort_by=order)
 
 
 def keep_behaviour(

@@ -13,6 +13,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.features.stage import Stage
 from mlplatform.features.view import instant
 from mlplatform.monitoring.outcomes.tally import bins_schema, figure_schema
+from mlplatform.monitoring.tables import monitor_table
 from mlplatform.provenance.platform import Platform
 
 label_schema: Mapping[str, pl.DataType] = {
@@ -92,47 +93,47 @@ window_schema: Mapping[str, pl.DataType] = {"model": pl.String(), "days": pl.Int
 
 def labels_table(platform: Platform, domain: Domain) -> Stage:
     """The table `outcome_labels`."""
-    return _table(platform, domain, "outcome_labels", label_schema)
+    return monitor_table(platform, domain, "outcome_labels", label_schema, sort_by=("model", "request_id"))
 
 
 def days_table(platform: Platform, domain: Domain) -> Stage:
     """The table `outcome_days`: counts of each day and model."""
-    return _table(platform, domain, "outcome_days", day_schema)
+    return monitor_table(platform, domain, "outcome_days", day_schema)
 
 
 def figures_table(platform: Platform, domain: Domain) -> Stage:
     """The table `outcomes`: the figures of each day."""
-    return _table(platform, domain, "outcomes", figures_schema)
+    return monitor_table(platform, domain, "outcomes", figures_schema)
 
 
 def bins_table(platform: Platform, domain: Domain) -> Stage:
     """The table `outcome_bins`: what AUC and calibration of several days are made of."""
-    return _table(platform, domain, "outcome_bins", day_bins_schema)
+    return monitor_table(platform, domain, "outcome_bins", day_bins_schema)
 
 
 def early_table(platform: Platform, domain: Domain) -> Stage:
     """The table `outcome_early`: what the early labels of each mature day said."""
-    return _table(platform, domain, "outcome_early", early_schema)
+    return monitor_table(platform, domain, "outcome_early", early_schema)
 
 
 def estimates_table(platform: Platform, domain: Domain) -> Stage:
     """The table `outcome_estimates`: the estimates before labels against the truth."""
-    return _table(platform, domain, "outcome_estimates", estimate_schema)
+    return monitor_table(platform, domain, "outcome_estimates", estimate_schema)
 
 
 def reference_table(platform: Platform, domain: Domain) -> Stage:
     """The table `outcome_reference`, a partition per manifest."""
-    return _table(platform, domain, "outcome_reference", reference_schema)
+    return monitor_table(platform, domain, "outcome_reference", reference_schema)
 
 
 def fact_days_table(platform: Platform, domain: Domain) -> Stage:
     """The table `outcome_fact_days`, a partition per partition of the facts."""
-    return _table(platform, domain, "outcome_fact_days", fact_day_schema)
+    return monitor_table(platform, domain, "outcome_fact_days", fact_day_schema)
 
 
 def weeks_table(platform: Platform, domain: Domain) -> Stage:
     """The table `outcomes_weekly`, a partition per week, named by its Monday."""
-    return _table(platform, domain, "outcomes_weekly", window_schema)
+    return monitor_table(platform, domain, "outcomes_weekly", window_schema)
 
 
 def monday_of(day: str) -> str:
@@ -145,13 +146,3 @@ def monday_of(day: str) -> str:
     """
     given = date.fromisoformat(day)
     return date.fromordinal(given.toordinal() - given.weekday()).isoformat()
-
-
-def _table(platform: Platform, domain: Domain, name: str, schema: Mapping[str, pl.DataType]) -> Stage:
-    return Stage(
-        platform.table(domain.name, "monitoring", name),
-        schema,
-        name=f"{domain.name}/monitoring/{name}",
-        sort_by=["model", "request_id"] if schema is label_schema else list(schema),
-        storage_options=platform.storage_options,
-    )

@@ -11,6 +11,7 @@ import polars as pl
 from mlplatform.domain.domain import Domain
 from mlplatform.features.stage import Stage
 from mlplatform.features.view import instant
+from mlplatform.monitoring.tables import monitor_table
 from mlplatform.provenance.platform import Platform
 
 row_schema: Mapping[str, pl.DataType] = {
@@ -56,19 +57,9 @@ table_schema: Mapping[str, pl.DataType] = {
 
 def skew_table(platform: Platform, domain: Domain) -> Stage:
     """The table `skew`: the figures of each day."""
-    return _table(platform, domain, "skew", table_schema)
+    return monitor_table(platform, domain, "skew", table_schema)
 
 
 def skew_rows(platform: Platform, domain: Domain) -> Stage:
     """The table `skew_rows`: some of the values that were served otherwise, of each day."""
-    return _table(platform, domain, "skew_rows", row_schema)
-
-
-def _table(platform: Platform, domain: Domain, name: str, schema: Mapping[str, pl.DataType]) -> Stage:
-    return Stage(
-        platform.table(domain.name, "monitoring", name),
-        schema,
-        name=f"{domain.name}/monitoring/{name}",
-        sort_by=list(schema),
-        storage_options=platform.storage_options,
-    )
+    return monitor_table(platform, domain, "skew_rows", row_schema)

@@ -123,7 +123,7 @@ def test_each_key_has_its_value_and_status_in_its_place(store: OnlineStore) -> N
 
 
 def test_a_value_comes_with_its_revision_and_its_clocks(store: OnlineStore) -> None:
-    """Where it comes from, and per value whether it is there; null where nothing is served."""
+    """Where it comes from, and whether it is there; null where nothing is served."""
     put(store, row("c1", None, revision=3), row("c2", 0.5, MIDNIGHT - 2 * DAY))
     keys = pl.DataFrame({"courier": ["c1", "c2", "c3"]})
     found = store.lookup(VIEW.name, keys, pl.Series([NOW] * 3, dtype=INSTANT))
@@ -131,7 +131,7 @@ def test_a_value_comes_with_its_revision_and_its_clocks(store: OnlineStore) -> N
     assert found.event_time.to_list() == [MIDNIGHT, None, None]
     assert found.available_at.to_list() == [MIDNIGHT + HOUR, None, None]
     assert found.publication == store.revision(VIEW.name)
-    assert found.value_statuses().rows() == [("null", "present"), ("expired",) * 2, ("not_found",) * 2]
+    assert found.statuses.to_list() == ["present", "expired", "not_found"]
     assert found.values.schema == VIEW.features
     assert (found.revisions.dtype, found.event_time.dtype) == (pl.Int64(), INSTANT)
 

@@ -15,7 +15,7 @@ from mlplatform.monitoring.quality.day_quality import DayQuality, FeatureQuality
 from mlplatform.monitoring.quality.quality import keep, quality_of_day
 from mlplatform.monitoring.quality.reference import reference_of, reference_path
 from mlplatform.monitoring.quality.sketch import Sketch
-from mlplatform.monitoring.quality.tables import latest_quality, quality_table
+from mlplatform.monitoring.quality.tables import quality_table
 from mlplatform.registry.bundle import write_bundle
 from mlplatform.registry.candidate import bundle_of
 from mlplatform.scoring.booster import Matrix
@@ -161,10 +161,6 @@ def test_a_key_feature_that_moves_does_harm(shop: Shop) -> None:
     assert set(finding.features) == {"order_distance", "courier_mean_minutes_3d"}
     importance = sum(by_name(found)[name].importance for name in finding.features)
     assert finding.figures["importance"] == pytest.approx(importance)
-    latest = latest_quality(shop.platform, DOMAIN, "late_order")
-    assert latest is not None and (latest.day, latest.manifest, latest.rows) == (DAY, shop.manifest, 400)
-    assert latest.drifted_importance == pytest.approx(importance)
-    assert latest.displaced_importance == pytest.approx(finding.figures["harm"])
 
 
 def test_a_feature_that_matters_to_nobody_wakes_nobody(shop: Shop) -> None:
@@ -180,7 +176,7 @@ def test_a_feature_that_matters_to_nobody_wakes_nobody(shop: Shop) -> None:
 
 def test_a_day_without_traffic_has_no_figures(shop: Shop) -> None:
     """Neither before the first answer ever nor after it."""
-    assert shop.judged().manifests == () and latest_quality(shop.platform, DOMAIN, "late_order") is None
+    assert shop.judged().manifests == ()
     shop.log(shop.rows())
     assert shop.judged(NEXT).manifests == ()
 
@@ -197,7 +193,7 @@ def test_a_day_of_few_rows_is_shown_and_not_judged(shop: Shop, count: int) -> No
     found = shop.judged()
     assert by_name(found)["order_distance"].out_of_range == 1 and not by_name(found)["order_distance"].rule
     assert f"{count} rows are fewer than the {LEAST}" in the_only(found).not_judged
-    assert not of_model(found) and latest_quality(shop.platform, DOMAIN, "late_order") is None
+    assert not of_model(found)
 
 
 def test_a_day_on_which_every_value_is_missing_is_one_finding_of_each_kind(shop: Shop) -> None:
