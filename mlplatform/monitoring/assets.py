@@ -4,13 +4,14 @@ A run takes whatever waits, of whichever day: there is nothing to choose, and wh
 reports each day that it has added rows to.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from mlplatform.domain.domain import Domain
-from mlplatform.monitoring.partitions import days_of_answers
+from mlplatform.monitoring.partitions import days_of_answers, monitor_key
 from mlplatform.monitoring.pickup import Picked, gaps_table, log_table, pick_up
 from mlplatform.monitoring.prediction_log import schema
 from mlplatform.provenance.code_version import code_version
@@ -72,6 +73,39 @@ def prediction_log_asset(domain: Domain) -> dg.AssetsDefinition:
         yield from ()
 
     return prediction_log
+
+
+def judging(
+    domain: Domain,
+    monitor: str,
+    judge: Callable[..., Any],
+    schema: Mapping[str, pl.DataType],
+    *,
+    description: str,
+    deps: Sequence[dg.AssetDep],
+    partitions: dg.TimeWindowPartitionsDefinition | None = None,
+    check_specs: Sequence[dg.AssetCheckSpec] = (),
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`dg.asset` with what the assets of all monitors have in common.
+
+    Parameters
+    ----------
+    judge : computes a partition; its code is the asset's version
+    schema : of the table that it fills
+    partitions : None: one per day of answers
+    """
+    return dg.asset(
+        key=monitor_key(domain, monitor),
+        description=description,
+        deps=deps,
+        partitions_def=partitions or days_of_answers(domain),
+        group_name=f"{domain.name}_monitoring",
+        owners=list(domain.owners),
+        kinds={"deltalake", "polars"},
+        code_version=code_version(judge),
+        check_specs=check_specs,
+        metadata={"dagster/column_schema": column_schema(schema)},
+    )
 
 
 def column_schema(columns: Mapping[str, pl.DataType]) -> dg.TableSchema:

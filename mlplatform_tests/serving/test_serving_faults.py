@@ -413,6 +413,7 @@ def test_garbage_is_refused_and_leaves_nothing_behind(service: Service) -> None:
         return [each.memory_info().rss for each in gateways]
 
     round_of_garbage()  # what is taken once and kept
-    before, after = round_of_garbage(), [round_of_garbage() for _ in range(4)][-1]
-    assert max(after) - max(before) < 4_000_000
+    # The highest of a few rounds: between them the allocator gives back some 9 MB, or does not.
+    before, after = (max(max(round_of_garbage()) for _ in range(4)) for _ in range(2))
+    assert after - before < 4_000_000
     assert service.server.ask("/readyz").status == 200

@@ -5,15 +5,13 @@ from collections.abc import Iterator
 import dagster as dg
 
 from mlplatform.domain.domain import Domain
-from mlplatform.monitoring.assets import column_schema, log_key
+from mlplatform.monitoring.assets import judging, log_key
 from mlplatform.monitoring.behaviour.checks import MONITOR, behaviour_check, behaviour_metadata, behaviour_result
 from mlplatform.monitoring.behaviour.day import behaviour_of_day
 from mlplatform.monitoring.behaviour.tables import behaviour_table, keep_behaviour, table_schema
 from mlplatform.monitoring.breaker_log import BreakerTransition
 from mlplatform.monitoring.daily import judged_version
 from mlplatform.monitoring.findings_table import keep_findings
-from mlplatform.monitoring.partitions import days_of_answers, monitor_key
-from mlplatform.provenance.code_version import code_version
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.run_process import announce_run
 
@@ -24,8 +22,11 @@ transitions_read = 1000
 def behaviour_asset(domain: Domain) -> dg.AssetsDefinition:
     """How the models of a domain behaved on a day."""
 
-    @dg.asset(
-        key=monitor_key(domain, MONITOR),
+    @judging(
+        domain,
+        MONITOR,
+        behaviour_of_day,
+        table_schema,
         description=(
             "How the models behaved, from what they answered: traffic, sources, latency, breakers, the distribution of "
             "scores, and the performance that the scores themselves lead to expect before any label is in. One row per "
@@ -34,13 +35,7 @@ def behaviour_asset(domain: Domain) -> dg.AssetsDefinition:
             "trained and evaluated on."
         ),
         deps=[dg.AssetDep(log_key(domain))],
-        partitions_def=days_of_answers(domain),
-        group_name=f"{domain.name}_monitoring",
-        owners=list(domain.owners),
-        kinds={"deltalake", "polars"},
-        code_version=code_version(behaviour_of_day),
         check_specs=[behaviour_check(domain)],
-        metadata={"dagster/column_schema": column_schema(table_schema)},
     )
     def model_behaviour(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]

@@ -6,7 +6,7 @@ import dagster as dg
 
 from mlplatform.domain.domain import Domain
 from mlplatform.features.assets import stage_key
-from mlplatform.monitoring.assets import column_schema, log_key
+from mlplatform.monitoring.assets import judging, log_key
 from mlplatform.monitoring.daily import judged_version
 from mlplatform.monitoring.outcomes.checks import outcomes_check, outcomes_metadata, outcomes_result, week_metadata
 from mlplatform.monitoring.outcomes.latest import latest_outcomes
@@ -21,8 +21,7 @@ from mlplatform.monitoring.outcomes.tables import (
 )
 from mlplatform.monitoring.outcomes.weekly import MONITOR as WEEKLY
 from mlplatform.monitoring.outcomes.weekly import keep_week, outcomes_of_week
-from mlplatform.monitoring.partitions import days_of_answers, monitor_key
-from mlplatform.provenance.code_version import code_version
+from mlplatform.monitoring.partitions import monitor_key
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.run_process import announce_run
 
@@ -38,8 +37,11 @@ def outcomes_asset(domain: Domain) -> dg.AssetsDefinition:
     """What became of what was answered on a day."""
     delay = max(model.label.delay for model in domain.models)
 
-    @dg.asset(
-        key=monitor_key(domain, MONITOR),
+    @judging(
+        domain,
+        MONITOR,
+        outcomes_of_day,
+        figures_schema,
         description=(
             "What became of the answers of a day: their labels, joined by the case that each request names, and the "
             "metrics of every model, arm and segment with intervals, calibration and business figures; beside them "
@@ -57,13 +59,7 @@ def outcomes_asset(domain: Domain) -> dg.AssetsDefinition:
                 ),
             ),
         ],
-        partitions_def=days_of_answers(domain),
-        group_name=f"{domain.name}_monitoring",
-        owners=list(domain.owners),
-        kinds={"deltalake", "polars"},
-        code_version=code_version(outcomes_of_day),
         check_specs=[outcomes_check(domain)],
-        metadata={"dagster/column_schema": column_schema(figures_schema)},
     )
     def outcomes(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
@@ -88,8 +84,12 @@ def outcomes_asset(domain: Domain) -> dg.AssetsDefinition:
 def outcomes_weekly_asset(domain: Domain) -> dg.AssetsDefinition:
     """What became of what was answered in a week."""
 
-    @dg.asset(
-        key=monitor_key(domain, WEEKLY),
+    @judging(
+        domain,
+        WEEKLY,
+        outcomes_of_week,
+        window_schema,
+        partitions=weeks_of_answers(domain),
         description=(
             "The mature days of a week together, Monday to Sunday: every metric of every model, arm and segment with "
             "an interval from a bootstrap over its days, beside the week before.\n\nIt is made when the week is over "
@@ -101,12 +101,6 @@ def outcomes_weekly_asset(domain: Domain) -> dg.AssetsDefinition:
                 partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True),
             )
         ],
-        partitions_def=weeks_of_answers(domain),
-        group_name=f"{domain.name}_monitoring",
-        owners=list(domain.owners),
-        kinds={"deltalake", "polars"},
-        code_version=code_version(outcomes_of_week),
-        metadata={"dagster/column_schema": column_schema(window_schema)},
     )
     def outcomes_weekly(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]

@@ -6,16 +6,14 @@ import dagster as dg
 
 from mlplatform.domain.domain import Domain
 from mlplatform.features.assets import stage_key
-from mlplatform.monitoring.assets import column_schema, log_key
+from mlplatform.monitoring.assets import judging, log_key
 from mlplatform.monitoring.daily import judged_version
 from mlplatform.monitoring.findings_table import keep_findings
-from mlplatform.monitoring.partitions import days_of_answers, monitor_key
 from mlplatform.monitoring.pickup import answers_by_day
 from mlplatform.monitoring.quality.checks import MONITOR, quality_check, quality_metadata, quality_result
 from mlplatform.monitoring.quality.quality import keep, made_from, quality_of_day
 from mlplatform.monitoring.quality.reports import write_reports
 from mlplatform.monitoring.quality.tables import quality_table, table_schema
-from mlplatform.provenance.code_version import code_version
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.run_process import announce_run
 
@@ -23,8 +21,11 @@ from mlplatform.provenance.run_process import announce_run
 def quality_asset(domain: Domain) -> dg.AssetsDefinition:
     """What the models of a domain were served on a day, held to what each was trained on."""
 
-    @dg.asset(
-        key=monitor_key(domain, MONITOR),
+    @judging(
+        domain,
+        MONITOR,
+        quality_of_day,
+        table_schema,
         description=(
             "Each feature of every answer of a day, held to the training set of the model that answered: missing, out "
             "of range and new values, spread, mean shift, PSI, KL and KS. What counts as unusual was learned from the "
@@ -38,13 +39,7 @@ def quality_asset(domain: Domain) -> dg.AssetsDefinition:
                 partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True),
             ),
         ],
-        partitions_def=days_of_answers(domain),
-        group_name=f"{domain.name}_monitoring",
-        owners=list(domain.owners),
-        kinds={"deltalake", "polars"},
-        code_version=code_version(quality_of_day),
         check_specs=[quality_check(domain)],
-        metadata={"dagster/column_schema": column_schema(table_schema)},
     )
     def data_quality(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]

@@ -6,16 +6,14 @@ import dagster as dg
 
 from mlplatform.domain.domain import Domain
 from mlplatform.features.assets import stage_key
-from mlplatform.monitoring.assets import column_schema, log_key
+from mlplatform.monitoring.assets import judging, log_key
 from mlplatform.monitoring.daily import judged_version
 from mlplatform.monitoring.findings_table import keep_findings
-from mlplatform.monitoring.partitions import days_of_answers, monitor_key
 from mlplatform.monitoring.served import rows_at_most
 from mlplatform.monitoring.skew.checks import MONITOR, skew_check, skew_metadata, skew_result
 from mlplatform.monitoring.skew.comparison import keep, skew_of_day
 from mlplatform.monitoring.skew.findings import skew_findings
 from mlplatform.monitoring.skew.tables import skew_rows, skew_table, table_schema
-from mlplatform.provenance.code_version import code_version
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.run_process import announce_run
 
@@ -28,8 +26,11 @@ def the_day_before() -> dg.TimeWindowPartitionMapping:
 def skew_asset(domain: Domain) -> dg.AssetsDefinition:
     """What the models of a domain were served on a day, beside what they were trained on."""
 
-    @dg.asset(
-        key=monitor_key(domain, MONITOR),
+    @judging(
+        domain,
+        MONITOR,
+        skew_of_day,
+        table_schema,
         description=(
             "Whether the models were served what they were trained on: each logged feature vector of a day against "
             "what is computed offline for the same request at its own time, to the bit. One row per manifest and "
@@ -40,13 +41,7 @@ def skew_asset(domain: Domain) -> dg.AssetsDefinition:
             dg.AssetDep(log_key(domain)),
             dg.AssetDep(stage_key(domain, "feature_store"), partition_mapping=the_day_before()),
         ],
-        partitions_def=days_of_answers(domain),
-        group_name=f"{domain.name}_monitoring",
-        owners=list(domain.owners),
-        kinds={"deltalake", "polars"},
-        code_version=code_version(skew_of_day),
         check_specs=[skew_check(domain)],
-        metadata={"dagster/column_schema": column_schema(table_schema)},
     )
     def skew(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
