@@ -65,7 +65,9 @@ async def answer_bulk(
         rows, refused, bodies = await asyncio.to_thread(_json_rows, live, body)
     if refused:
         requests = live.predictor.bundle.domain.requests
-        live.metrics.refused_fields(await asyncio.to_thread(faults, refused.values(), requests))
+        found = await asyncio.to_thread(faults, refused.values(), requests)
+        # Once for the body, however many of its rows: it is held to the number of requests.
+        live.metrics.refused_fields(dict.fromkeys(found, 1))
     positions = [position for position in range(rows.height + len(refused)) if position not in refused]
     deadline = received + SECONDS
     every = rows.height

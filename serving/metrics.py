@@ -101,7 +101,7 @@ FAMILIES = (
     Family(
         name="mlplatform_refused_fields",
         kind="counter",
-        meaning="Fields at fault in refused requests and rows, by what they broke",
+        meaning="Requests with a field at fault, by what it broke; one of many rows counts once",
         labels=("field", "rule"),
     ),
     Family(
@@ -186,7 +186,7 @@ class Metrics:
         self._values[self._place("mlplatform_refused", str(status))] += 1
 
     def refused_fields(self, faults: Mapping[tuple[str, str], int]) -> None:
-        """Requests or rows were refused for these fields: (field, kind of rule) -> how often."""
+        """Requests, or rows of one, were refused for these fields: (field, kind of rule) -> how many requests."""
         for (field, rule), times in faults.items():
             self._values[self._place("mlplatform_refused_fields", field, rule)] += times
 

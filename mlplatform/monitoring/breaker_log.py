@@ -8,7 +8,7 @@ Invariants:
 * A line is whole or not there: what a full disk cut short is taken back, and what has no line end yet is not read.
 * A file is one writer's, which holds a lock on it for as long as it lives. A name is never used again, so that a reader
   may remember how far it has read.
-* A file is removed only when its writer is gone.
+* A file is removed only when its writer is gone, and nothing in it is left open.
 """
 
 import errno
@@ -16,13 +16,17 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 logger = logging.getLogger(__name__)
+
+
+GONE = "gone"
+"""State of a breaker whose gateway worker has ended."""
 
 
 class BreakerTransition(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,9 +150,13 @@ def read(path: Path, start: int = 0) -> list[Line]:
     return lines
 
 
-def remove_abandoned(path: Path, read_to: int) -> bool:
-    """Remove a file that was read so far, where its writer is gone and there is nothing more in it."""
-    with path.open("rb") as file:
+def remove_abandoned(path: Path, read_to: int, *, now: Callable[[], int] = time.time_ns) -> bool:
+    """Remove a file that was read so far, where its writer is gone and there is nothing more in it.
+
+    A breaker that it left open is open no more: that is told first, in a line of its own, and the file removed when
+    that was read too.
+    """
+    with path.open("r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -156,5 +164,21 @@ def remove_abandoned(path: Path, read_to: int) -> bool:
         # Under the lock: the writer may have written its last line a moment ago.
         if read(path, read_to):
             return False
+        if left := list(_left_open(path, now())):
+            whole = file.read().rfind(b"\n") + 1
+            file.truncate(whole)
+            file.seek(whole)
+            file.write(b"".join(_encode(each) + b"\n" for each in left))
+            return False
         path.unlink()
         return True
+
+
+def _left_open(path: Path, now: int) -> Iterator[BreakerTransition]:
+    """What is to be told of the breakers of a writer that is gone."""
+    told = [line.transition for line in read(path) if line.transition is not None]
+    last = {(each.model, each.manifest, each.breaker): each for each in told}
+    for each in last.values():
+        if each.after not in ("closed", GONE):
+            reason = "the gateway worker that it was of has ended"
+            yield msgspec.structs.replace(each, before=each.after, after=GONE, reason=reason, at=max(now, each.at))

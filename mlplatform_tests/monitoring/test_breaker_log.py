@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mlplatform.monitoring.behaviour.rules import opened
 from mlplatform.monitoring.breaker_log import BreakerLog, breaker_folder, files, read, remove_abandoned
 from mlplatform_tests.fakes.answered import transition
 
@@ -104,7 +105,7 @@ sys.stdin.read()
 
 
 def test_a_file_is_removed_only_when_its_writer_is_gone_and_all_of_it_was_read(folder: Path) -> None:
-    """A killed writer's too, whatever half a line it has left."""
+    """A killed writer's too, whatever half a line it has left; and its open breaker is told to be gone with it."""
     command = [sys.executable, "-c", WRITER, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None and writer.stdout.readline() == b"written\n"
@@ -115,7 +116,13 @@ def test_a_file_is_removed_only_when_its_writer_is_gone_and_all_of_it_was_read(f
     with path.open("ab") as file:
         file.write(b'{"model"')
     assert not remove_abandoned(path, 0)
-    assert remove_abandoned(path, end)
+    assert not remove_abandoned(path, end, now=lambda: 2**62)
+    (left,) = read(path, end)
+    assert left.transition == transition(
+        before="open", after="gone", reason="the gateway worker that it was of has ended", at=2**62
+    )
+    assert [each.still for each in opened(line.transition for line in read(path) if line.transition)] == [0]
+    assert remove_abandoned(path, left.end)
     assert files(folder) == []
 
 

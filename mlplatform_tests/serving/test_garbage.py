@@ -237,6 +237,20 @@ def test_odd_rows_are_refused_alone(service: Service) -> None:
 
 
 @pytest.mark.end_to_end
+def test_a_field_that_many_rows_break_is_counted_once_for_the_request(service: Service) -> None:
+    """What it is held to is the number of requests: one body of bad rows is one client, and no alarm."""
+
+    def counted() -> float:
+        sign = 'mlplatform_refused_fields_total{field="berth",rule="missing"} '
+        told = service.client.get("/metrics").text.splitlines()
+        return sum(float(line.removeprefix(sign)) for line in told if line.startswith(sign))
+
+    before, bad = counted(), b'{"length": 250.0, "flag": "NO"}'
+    assert service.post("/predict/batch", b"[%s]" % b",".join([bad, GOOD, bad, bad])).status_code == 200
+    assert counted() - before == 1
+
+
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("at", ["0145-06-11T06:23:32+20:15", "4507-01-03T02:18:27.7-17:38", "9999-12-31T23:59:59Z"])
 def test_a_time_of_its_own_may_be_of_any_year(service: Service, at: str) -> None:
     """Also of one that the log's nanoseconds do not reach: it is answered and logged all the same."""
