@@ -337,55 +337,6 @@ def _finding(domain: Domain, day: str, told: Sequence[Verdict]) -> Finding:
     )
 
 
-def coverage_finding(
-    domain: Domain,
-    model: ModelSpec,
-    day: str,
-    *,
-    labelled: int,
-    answers: int,
-    earlier: Sequence[tuple[int, int]],
-    manifest: str,
-) -> Finding | None:
-    """Whether labels that are due did not come.
-
-    Parameters
-    ----------
-    labelled, answers : of the day
-    earlier : (labelled, answers) of mature days before it, that had no such finding
-    """
-    if answers < model.monitoring.min_rows.value:
-        return None
-    share = labelled / answers
-    shares = [known / of for known, of in earlier if of]
-    told = expected(
-        shares,
-        [of for _, of in earlier if of],
-        [(each * (1 - each)) ** 0.5 for each in shares],
-        days=1,
-        of_rows=answers,
-        chance=alarms_per_week / 7 / len(domain.models),
-    )
-    before = f"{told.figure:.1%} on earlier days" if told else "no earlier day to compare with"
-    # Before it is known how many labels are usual: half of them.
-    bound = min(told.low, told.figure - model.monitoring.coverage_drop.value) if told else 0.5
-    if share >= bound:
-        return None
-    return Finding(
-        layer="outcomes",
-        rule="label_coverage",
-        subject=f"{domain.name}/{model.name}",
-        manifest=manifest,
-        day=day,
-        summary=(
-            f"{domain.name}/{model.name}: {share:.1%} of {answers:,} answers of {day} have their label, though all are "
-            f"due ({before}, bound {bound:.1%}). Look whether {domain.requests.facts} has landed for the days after "
-            "it, and whether its cases are still named as requests name them"
-        ),
-        figures={"value": share, "bound": bound, "rows": float(answers)},
-    )
-
-
 def with_bounds(figures: pl.DataFrame, told: Sequence[Verdict]) -> pl.DataFrame:
     """Figures of a day with `expected` and `bound` where one was held against the evaluation."""
     of_day = [each for each in told if each.watched.days == 1]

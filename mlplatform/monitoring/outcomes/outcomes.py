@@ -22,8 +22,9 @@ from mlplatform.monitoring.daily import answers_of_days_over
 from mlplatform.monitoring.finding import Finding
 from mlplatform.monitoring.findings_table import findings_of, keep_findings
 from mlplatform.monitoring.outcomes.answers import models_of
+from mlplatform.monitoring.outcomes.coverage import Coverage, coverage_finding
 from mlplatform.monitoring.outcomes.history import History
-from mlplatform.monitoring.outcomes.judge import Watched, coverage_finding, findings, verdicts, watched, with_bounds
+from mlplatform.monitoring.outcomes.judge import Watched, findings, verdicts, watched, with_bounds
 from mlplatform.monitoring.outcomes.labels import instants, late_partitions, look_through, mature_at, partitions_of
 from mlplatform.monitoring.outcomes.model_day import ModelDay, Part, part_of_day
 from mlplatform.monitoring.outcomes.reference import reference_of
@@ -252,23 +253,16 @@ def _coverage(platform: Platform, domain: Domain, day: str, parts: Sequence[Part
             continue
         subject = f"{domain.name}/{part.model.name}"
         earlier = [
-            (labelled, answers)
-            for of, labelled, answers in past.kept.mature(part.model.name)
-            .select("day", "labelled", "answers")
+            Coverage(labelled + without, labelled, answers)
+            for of, labelled, without, answers in past.kept.mature(part.model.name)
+            .select("day", "labelled", "without_label", "answers")
             .iter_rows()
             if (subject, of) not in lacking
         ]
-        found.append(
-            coverage_finding(
-                domain,
-                part.model,
-                day,
-                labelled=part.counts.labelled,
-                answers=part.counts.answers,
-                earlier=earlier,
-                manifest=part.manifests[0] if part.manifests else "",
-            )
-        )
+        counts = part.counts
+        now = Coverage(counts.labelled + counts.without_label, counts.labelled, counts.answers)
+        manifest = part.manifests[0] if part.manifests else ""
+        found.append(coverage_finding(domain, part.model, day, now, earlier, manifest=manifest))
     return [each for each in found if each]
 
 

@@ -13,6 +13,7 @@ from mlplatform.features.tables import day_range
 from mlplatform.monitoring.finding import Finding
 from mlplatform.monitoring.findings_table import findings_of, judgements
 from mlplatform.monitoring.outcomes import outcomes
+from mlplatform.monitoring.outcomes.coverage import Coverage, coverage_finding
 from mlplatform.monitoring.outcomes.labels import look_through
 from mlplatform.monitoring.outcomes.latest import latest_outcomes
 from mlplatform.monitoring.outcomes.outcomes import DayOutcomes, due, judgeable
@@ -169,6 +170,20 @@ def test_a_drop_of_label_coverage_is_found_against_earlier_days(shop: JudgedShop
         found = judge(shop, day)
         assert rules(found.findings) == ({"label_coverage"} if day == DAY else set())
     assert found.models[0].pending == orders_of(DAY).height - 250
+
+
+def test_a_day_of_cancelled_cases_is_no_lack_of_labels() -> None:
+    """A fact that says that there is no label has come; more than half of the usual labels gone is another matter."""
+    usual = [Coverage(come=500, labelled=490, answers=500)] * 10
+
+    def found(come: int, labelled: int) -> str:
+        now = Coverage(come=come, labelled=labelled, answers=500)
+        lacking = coverage_finding(DOMAIN, LATE, DAY, now, usual, manifest=MANIFEST)
+        return lacking.summary if lacking else ""
+
+    assert found(500, 385) == ""
+    assert "have their fact, though all are due" in found(385, 385)
+    assert "have a label, though their facts have come (bound 49.0%" in found(500, 240)
 
 
 def test_one_label_and_one_class(shop: JudgedShop) -> None:
