@@ -18,11 +18,13 @@ import polars as pl
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.monitoring.behaviour.behaviour import Behaviour, behaviour_of
+from mlplatform.monitoring.behaviour.rescored import Rescored, beside_bundle, rescored_finding, rows_rescored
 from mlplatform.monitoring.behaviour.rules import findings_of
 from mlplatform.monitoring.behaviour.usual import Usual
 from mlplatform.monitoring.finding import Finding
+from mlplatform.monitoring.outcomes.coverage import Coverage, coverage_finding
 from mlplatform.monitoring.outcomes.history import DayParts, window_figures
-from mlplatform.monitoring.outcomes.judge import coverage_finding, findings, verdicts, watched
+from mlplatform.monitoring.outcomes.judge import findings, verdicts, watched
 from mlplatform.monitoring.outcomes.outcomes import rolling
 from mlplatform.monitoring.outcomes.tally import figures, request_columns, tally
 from mlplatform.monitoring.quality.day_quality import DayQuality, FeatureQuality, ManifestQuality, slow_drift
@@ -140,9 +142,27 @@ class Day:
         return figures(spec, counted), bins
 
     @property
-    def labelled(self) -> int:
-        """Answers with a label."""
-        return int(np.isfinite(self.labels).sum())
+    def coverage(self) -> Coverage:
+        """Every case has its fact; some say that there is no label."""
+        return Coverage(come=len(self.labels), labelled=int(np.isfinite(self.labels).sum()), answers=len(self.labels))
+
+    @cached_property
+    def rescored(self) -> Rescored:
+        """Some of the answers, scored again with the bundle."""
+        own = np.arange(len(self.scores)) if self.fallen_back is None else np.flatnonzero(~self.fallen_back)
+        rows = own[:: -(-len(own) // rows_rescored)]
+        logged = pl.DataFrame(
+            {
+                "request_id": [str(row) for row in rows],
+                "gateway": "g",
+                "device": "cpu",
+                "features": pl.Series(self.vectors[rows]).arr.to_list(),
+                "scores": pl.Series(self.scores[rows].reshape(-1, 1)).arr.to_list(),
+            }
+        )
+        of = self._of_manifest
+        told = Rescored(model=of["model"], manifest=of["manifest"], answers=len(own))
+        return beside_bundle(told, self.served.bundle, logged)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +190,7 @@ class Watch:
     _sketches: list[Sketch] = field(default_factory=list)
     _unchanged: list[Mask] = field(default_factory=list)
     _outcomes: dict[int, tuple[pl.DataFrame, pl.DataFrame]] = field(default_factory=dict)
-    _labelled: list[tuple[int, int]] = field(default_factory=list)
+    _covered: list[Coverage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self._sketches:
@@ -186,7 +206,7 @@ class Watch:
             _sketches=[*self._sketches],
             _unchanged=[*self._unchanged],
             _outcomes=dict(self._outcomes),
-            _labelled=[*self._labelled],
+            _covered=[*self._covered],
         )
 
     def look(self, number: int, day: Day) -> list[Finding]:
@@ -220,7 +240,9 @@ class Watch:
         return DayQuality(domain=served.domain.name, day=name, manifests=(told,), sources=()).findings
 
     def _behaviour(self, name: str, day: Day) -> list[Finding]:
-        return findings_of(day.served.domain, day.served.spec, name, day.behaviour, self.world.usual)
+        differ = rescored_finding(day.served.domain, name, day.rescored)
+        told = findings_of(day.served.domain, day.served.spec, name, day.behaviour, self.world.usual)
+        return [*([differ] if differ else []), *told]
 
     def _outcome(self, number: int, name: str, day: Day) -> list[Finding]:
         domain, spec = day.served.domain, day.served.spec
@@ -238,13 +260,12 @@ class Watch:
             domain,
             spec,
             name,
-            labelled=day.labelled,
-            answers=len(day.scores),
-            earlier=self._labelled[-rolling[1] :],
+            day.coverage,
+            self._covered[-rolling[1] :],
             manifest=day.served.bundle.digest,
         )
         if lacking is None:
-            self._labelled = [*self._labelled, (day.labelled, len(day.scores))]
+            self._covered = [*self._covered, day.coverage]
         return [*([lacking] if lacking else []), *findings(domain, name, verdicts(looked_at))]
 
 

@@ -500,6 +500,40 @@ def silence_alerts(
     out.print(f"{what} is silent until {until:%Y-%m-%d %H:%M} UTC in {', '.join(names)}", highlight=False, markup=False)
 
 
+@alerts.command("silences")
+def list_silences(domain: OneDomain = None) -> None:
+    """What is silent, until when, why, and who wanted it so."""
+    from mlplatform.operations import alerts as room
+
+    found = room.silences(platform_from_settings(), _domains(domain))
+    for each in found:
+        until = f"until {each.until:%Y-%m-%d %H:%M} UTC" if each.until else "for ever"
+        line = f"{each.what} is silent {until} in {each.domain}: {each.reason} ({each.actor})"
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+    if not found:
+        out.print("nothing is silent")
+
+
+@alerts.command("close")
+def close_alerts(
+    what: What, reason: Annotated[str, typer.Option(help="Why; it is shown in the history, and told.")]
+) -> None:
+    """End what no monitor will end: an alert of a model or a rule that is no longer declared."""
+    from mlplatform.monitoring.alerts.send import open_channels
+    from mlplatform.operations import alerts as room
+
+    told = settings()
+    for each in room.close(
+        platform_from_settings(),
+        _domains(None),
+        what,
+        reason=reason,
+        channels=lambda: open_channels(told.alerts),
+        ui=told.ui,
+    ):
+        out.print(f"{each.name} is closed in {each.domain}", highlight=False, markup=False, soft_wrap=True)
+
+
 retrain = typer.Typer(help="Retraining: why a model was trained again or not, then and now.", no_args_is_help=True)
 app.add_typer(retrain, name="retrain")
 

@@ -1,4 +1,4 @@
-"""`mlplatform alerts`: what is open, what was, who was told, and what is to be quiet for a while."""
+"""`mlplatform alerts`: what is open, what was, who was told, what is to be quiet, and what a person has ended."""
 
 import getpass
 import json
@@ -15,11 +15,13 @@ from rich.text import Text
 
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import DeclarationError
-from mlplatform.monitoring.alerts.alert import Alert
-from mlplatform.monitoring.alerts.journal import Journal, Known, Message, Silence, journal_folder
+from mlplatform.monitoring.alerts.alert import Alert, Notice
+from mlplatform.monitoring.alerts.journal import Journal, Known, Message, Silence, Step, journal_folder
 from mlplatform.monitoring.alerts.loop import hushed
-from mlplatform.monitoring.alerts.message import how_long, message
+from mlplatform.monitoring.alerts.message import how_long, message, messages
+from mlplatform.monitoring.alerts.rule_names import rules_of
 from mlplatform.monitoring.alerts.send import Channels, unserved
+from mlplatform.provenance.files import alone
 from mlplatform.provenance.platform import Platform
 
 _units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
@@ -67,15 +69,20 @@ def silence(
     Raises
     ------
     DeclarationError
-        It is no duration, there is no reason, or the subject is of no domain.
+        It is no duration, there is no reason, the subject is of no domain, or nobody finds such a rule.
     """
     if not reason.strip():
         raise DeclarationError("a silence needs a reason: whoever wonders why nobody was told reads it")
-    subject = what.partition(":")[2]
+    rule, _, subject = what.partition(":")
     meant = [each for each in domains if not subject or subject.partition("/")[0] == each.name]
     if not meant:
         known = ", ".join(each.name for each in domains)
         raise DeclarationError(f"{subject!r} is of no domain. A subject is written `domain/model`; there is {known}")
+    rules = set().union(*(_rules(platform, each) for each in meant))
+    if rule not in rules:
+        raise DeclarationError(
+            f"nothing finds a rule {rule!r}, so there is nothing to hush. {_there_is(sorted(rules))}"
+        )
     now = platform.clock()
     until = now + duration(lasting)
     for domain in meant:
@@ -83,6 +90,83 @@ def silence(
         journal.append(Silence(at=now, what=what, until=until, reason=reason, actor=getpass.getuser()))
         journal.close()
     return until, [each.name for each in meant]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hushed:
+    """What is silent in a domain."""
+
+    domain: str
+    what: str
+    until: datetime | None
+    """None: for ever, since the domain is declared so."""
+
+    reason: str
+    actor: str
+
+
+def silences(platform: Platform, domains: Sequence[Domain]) -> list[Hushed]:
+    """What is silent now, by domain; what ends first stands first."""
+    found = []
+    for domain in domains:
+        told = [
+            Hushed(domain=domain.name, what=each.what, until=each.until, reason=each.reason, actor=each.actor)
+            for each in _known(platform, domain).silent(platform.clock())
+        ]
+        found += sorted(told, key=lambda each: (each.until, each.what))
+        found += [
+            Hushed(domain=domain.name, what=each, until=None, reason="muted in the domain", actor="its declaration")
+            for each in domain.alerts.muted
+        ]
+    return found
+
+
+def close(
+    platform: Platform,
+    domains: Sequence[Domain],
+    what: str,
+    *,
+    reason: str,
+    channels: Callable[[], Channels],
+    ui: str = "",
+) -> list[Alert]:
+    """End open alerts by hand: of a model or a rule that is no longer declared, which no monitor will ever end.
+
+    Whoever was told of the beginning is told of the end. A monitor that finds it in a later window opens it anew.
+
+    Parameters
+    ----------
+    what : `rule` or `rule:subject`
+    channels : opens them; called where somebody is to be told
+
+    Raises
+    ------
+    DeclarationError
+        There is no reason, or no such alert is open.
+    """
+    if not reason.strip():
+        raise DeclarationError("a closing needs a reason: whoever meets the alert again reads it")
+    now, by = platform.clock(), f"by {getpass.getuser()}: {reason}"
+    closed: list[Alert] = []
+    for domain in domains:
+        if not _open(_known(platform, domain), domain, what):
+            continue
+        journal = Journal(journal_folder(platform.home, domain.name), platform.clock)
+        with alone(journal.lock):
+            meant = _open(journal.known(), domain, what)
+            ended = tuple(msgspec.structs.replace(each, over=now, closed=by) for each in meant)
+            notices = [Notice(kind="over", alert=each) for each in ended if each.told is not None]
+            told = tuple(
+                msgspec.structs.replace(each, to=tuple(channels().receivers(each.tags)))
+                for each in messages(domain, notices, now, ui=ui)
+            )
+            journal.append(Step(at=now, alerts=ended, messages=told))
+        journal.close()
+        closed += ended
+    if not closed:
+        names = sorted(each.alert.name for each in alerts(platform, domains))
+        raise DeclarationError(f"no alert {what} is open. {_there_is(names)}")
+    return closed
 
 
 def send_test(domain: Domain, channels: Channels, now: datetime) -> Iterator[tuple[str, str, str]]:
@@ -162,6 +246,8 @@ def show(found: Sequence[Shown], now: datetime, console: Console, *, nothing: st
                 f"  features: {', '.join(each.alert.features)}", highlight=False, markup=False, soft_wrap=True
             )
         console.print(f"  told: {each.hushed or each.sent}", highlight=False, markup=False, soft_wrap=True)
+        if each.alert.closed:
+            console.print(f"  closed {each.alert.closed}", highlight=False, markup=False, soft_wrap=True)
 
 
 def as_json(found: Sequence[Shown]) -> str:
@@ -174,6 +260,19 @@ def as_json(found: Sequence[Shown]) -> str:
 
 def _known(platform: Platform, domain: Domain) -> Known:
     return Journal(journal_folder(platform.home, domain.name), platform.clock).known()
+
+
+def _open(known: Known, domain: Domain, what: str) -> list[Alert]:
+    return [each for each in known.state(domain.name).open if what in (each.rule, each.name)]
+
+
+def _rules(platform: Platform, domain: Domain) -> set[str]:
+    """What monitors find, and what they have found before the platform or the domain was changed."""
+    return rules_of(domain) | {each.rule for each in _known(platform, domain).alerts.values()}
+
+
+def _there_is(names: Sequence[str]) -> str:
+    return f"There is {', '.join(names)}" if names else "There is none"
 
 
 def _sent(known: Known, alert: Alert) -> str:

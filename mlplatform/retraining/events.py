@@ -10,20 +10,23 @@ No import of this module may drag in a table or a frame: gateways use it.
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from mlplatform.errors import InvalidRequest, MalformedBody
-from mlplatform.provenance.append_only import AppendOnlyFiles, files, frames
+from mlplatform.provenance.append_only import AppendOnlyFiles, day_begun, files, frames, is_growing
 
 remembered = 10_000
 """Ids that a writer remembers, some 100 bytes each: what is sent again within minutes is not written again."""
 
 EVENT_BYTES = 16 * 1024
 """Of one event as it is sent: five fields of at most 200 characters."""
+
+kept_for = timedelta(days=30)
+"""How long an event that was decided on is known by its id. A sender that says it again after a month, says it anew."""
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
@@ -158,7 +161,7 @@ def news(folder: Path, since: Positions) -> News:
     Only where something was appended is anything read, and then the whole log: what was sent again may stand anywhere.
     """
     paths = files(folder)
-    grown = {path.name: path.stat().st_size for path in paths}
+    grown = {path.name: _size(path) for path in paths}
     if not any(size > since.get(name, 0) for name, size in grown.items()):
         return News(events=(), reached=since)
     before: set[str] = set()
@@ -166,7 +169,7 @@ def news(folder: Path, since: Positions) -> News:
     # A file that is gone is forgotten.
     reached = {name: since.get(name, 0) for name in grown}
     for path in paths:
-        for payload, behind in frames(path):
+        for payload, behind in _frames(path):
             event = _decode(payload)
             if behind <= since.get(path.name, 0):
                 before.add(event.id)
@@ -176,3 +179,39 @@ def news(folder: Path, since: Positions) -> News:
                 reached[path.name] = behind
     found = [event for name, event in new.items() if name not in before]
     return News(events=sorted(found, key=lambda each: (each.received, each.id)), reached=reached)
+
+
+def prune(folder: Path, reached: Sequence[Positions], today: date) -> int:
+    """Remove what is older than `kept_for` and decided on for every model; how many files.
+
+    Parameters
+    ----------
+    reached : of each model, how far it has read; one that has decided on nothing keeps everything
+    """
+    removed = 0
+    for path in files(folder):
+        if today - day_begun(path) <= kept_for:
+            break
+        decided = min((of_model.get(path.name, 0) for of_model in reached), default=0)
+        try:
+            if is_growing(path) or next(frames(path, decided), None) is not None:
+                continue
+            path.unlink()
+            removed += 1
+        except FileNotFoundError:
+            continue  # another model's sensor was first
+    return removed
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0  # pruned this moment: it was decided on
+
+
+def _frames(path: Path) -> list[tuple[bytes, int]]:
+    try:
+        return list(frames(path))
+    except FileNotFoundError:
+        return []  # pruned this moment: it was decided on

@@ -24,9 +24,9 @@ from mlplatform.features.sensors import failures_in_a_row, features_job_name, re
 from mlplatform.provenance.platform import Platform
 from mlplatform.retraining.assets import decision_key, materialization
 from mlplatform.retraining.decision import decide, refused, to_record
-from mlplatform.retraining.events import event_folder, news
+from mlplatform.retraining.events import event_folder, news, prune
 from mlplatform.retraining.redis_events import take_from_redis
-from mlplatform.retraining.tables import Trail, record, trail
+from mlplatform.retraining.tables import Trail, reached_by_models, record, trail
 from mlplatform.settings import settings
 from mlplatform.training.recipe import Recipe, load_recipe, require_current, save_recipe
 
@@ -79,7 +79,8 @@ def retraining_sensor(domain: Domain, model: ModelSpec) -> dg.SensorDefinition:
         if pending := _without_run(context.instance, platform, domain, model, before):
             return _launch(domain, model, pending, run_key=pending.key, events=_untold(context.instance, before))
         take_from_redis(settings().events, domain, platform.home, platform.clock)
-        read = news(event_folder(platform.home, domain.name), before.records[0].reached if before.records else {})
+        folder = event_folder(platform.home, domain.name)
+        read = news(folder, before.records[0].reached if before.records else {})
         decision = decide(platform, domain, model, newest, before.records[0].trained_at if before.records else None)
         if decision.recipe is not None and (
             unfinished_run(context.instance, platform, features_job_name(domain)) or due(platform, domain).days
@@ -95,6 +96,8 @@ def retraining_sensor(domain: Domain, model: ModelSpec) -> dg.SensorDefinition:
             if kept := to_record(domain, model, decision, before, read=read, refusals=refusals, at=at):
                 record(platform, domain, before, kept)
                 before = trail(platform, domain, model.name)
+                # Here, since a record is kept once a day at least, and seldom more often.
+                prune(folder, reached_by_models(platform, domain), at.date())
         except StaleRevision:
             return dg.SensorResult(skip_reason="another daemon has just decided; looked at again with the next tick")
         events = _untold(context.instance, before)

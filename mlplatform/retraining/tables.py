@@ -117,6 +117,12 @@ def trail(platform: Platform, domain: Domain, model: str, *, at_least: int = 2) 
     return Trail(records=records[::-1], partition=day, number=of_model[day].number if day in of_model else 0)
 
 
+def reached_by_models(platform: Platform, domain: Domain) -> list[Positions]:
+    """How far the events were decided on for each model; nowhere for one without any record."""
+    trails = (trail(platform, domain, each.name, at_least=1) for each in domain.models)
+    return [each.records[0].reached if each.records else {} for each in trails]
+
+
 def record(platform: Platform, domain: Domain, before: Trail, decided: Sequence[Recorded]) -> None:
     """Keep what was decided at one moment.
 

@@ -20,7 +20,7 @@ from mlplatform.registry.ledger import Ledger
 from mlplatform.retraining import sensors
 from mlplatform.retraining.assets import decision_key
 from mlplatform.retraining.decision import decide
-from mlplatform.retraining.events import DataUpdated, EventWriter, event_folder
+from mlplatform.retraining.events import DataUpdated, EventWriter, event_folder, kept_for
 from mlplatform.retraining.sensors import retraining_sensor, training_job_name
 from mlplatform.retraining.tables import Recorded, record, trail
 from mlplatform_tests.fakes.synthetic_home import Clock, TrainedHome
@@ -103,6 +103,22 @@ def test_a_decision_is_kept_and_told_once(daemon: Daemon) -> None:
     newest = trail(daemon.platform, DOMAIN, MODEL.name).records[0]
     assert newest.inputs["new_rows"] == {"value": 0, "threshold": 1_000}
     assert newest.trained_at == NOON
+
+
+def test_events_go_a_month_after_every_model_has_decided_on_them(daemon: Daemon) -> None:
+    """The sensors prune; a model that has not ticked yet holds them back."""
+    daemon.say("a")
+    daemon.writer.close()
+    folder = event_folder(daemon.platform.home, DOMAIN.name)
+    daemon.tick()
+    daemon.clock.now += kept_for + timedelta(days=1)
+    daemon.tick()
+    assert len(list(folder.glob("*.frames"))) == 1
+    for model in DOMAIN.models:
+        daemon.tick(model)
+    daemon.clock.now += timedelta(days=1)
+    daemon.tick()
+    assert not list(folder.glob("*.frames"))
 
 
 @pytest.mark.parametrize("dies", ["before Dagster is told", "before the decision is kept"])

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import DeclarationError, InvalidRequest, MalformedBody
-from mlplatform.retraining.events import EventWriter, event_folder, news, understand
+from mlplatform.retraining import events
+from mlplatform.retraining.events import EventWriter, event_folder, kept_for, news, prune, understand
 from mlplatform.retraining.redis_events import stream_key, take_from_redis
 from mlplatform.settings import settings
 from mlplatform_tests.fakes.redis_server import RedisServer, redis_server
@@ -103,6 +104,51 @@ def test_an_event_is_news_once(tmp_path: Path) -> None:
     second = news(tmp_path, first.reached)
     assert [each.id for each in second.events] == ["c"]
     assert not news(tmp_path, second.reached).events
+
+
+MONTH_LATER = (now() + kept_for + timedelta(days=1)).date()
+
+
+def test_what_is_decided_on_is_forgotten_after_a_month(tmp_path: Path) -> None:
+    """Not a day before; what came since is known as ever."""
+    writer = EventWriter(tmp_path, now)
+    writer.append("a", said())
+    writer.close()
+    decided = news(tmp_path, {}).reached
+    assert prune(tmp_path, [decided], MONTH_LATER - timedelta(days=1)) == 0
+    since = EventWriter(tmp_path, lambda: now() + timedelta(days=20))
+    since.append("b", said(id="b"))
+    since.close()
+    assert prune(tmp_path, [decided], MONTH_LATER) == 1
+    assert [each.id for each in news(tmp_path, decided).events] == ["b"]
+    assert set(news(tmp_path, decided).reached) == {path.name for path in tmp_path.glob("*.frames")}
+
+
+def test_what_some_model_has_not_decided_on_stays(tmp_path: Path) -> None:
+    """One that has not read it, one that has read less of it, and what a gateway still holds."""
+    writer = EventWriter(tmp_path, now)
+    writer.append("a", said())
+    before = news(tmp_path, {}).reached
+    writer.append("b", said(id="b"))
+    after = news(tmp_path, before).reached
+    assert prune(tmp_path, [after], MONTH_LATER) == 0
+    writer.close()
+    for reached in ([after, {}], [after, before], []):
+        assert prune(tmp_path, reached, MONTH_LATER) == 0
+    assert prune(tmp_path, [after, after], MONTH_LATER) == 1
+
+
+def test_a_file_that_goes_while_it_is_looked_for_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another model's sensor has pruned it between the listing and the look."""
+    writer = EventWriter(tmp_path, now)
+    writer.append("a", said())
+    writer.close()
+    gone = tmp_path / "2024-01-01-000000000000-0000-aa.frames"
+    listed = [gone, *tmp_path.glob("*.frames")]
+    monkeypatch.setattr(events, "files", lambda _: listed)
+    told = news(tmp_path, {})
+    assert [each.id for each in told.events] == ["a"]
+    assert prune(tmp_path, [told.reached], MONTH_LATER) == 1
 
 
 def test_nobody_told_anything(tmp_path: Path) -> None:

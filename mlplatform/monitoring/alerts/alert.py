@@ -94,6 +94,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     told: datetime | None = None
     """When somebody was last told; None: nobody ever was."""
 
+    closed: str = ""
+    """By whom and why, where a person has ended it and not its monitors."""
+
     @property
     def identity(self) -> Identity:
         """Rule and subject."""

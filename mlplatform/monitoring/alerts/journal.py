@@ -8,7 +8,7 @@ Invariants:
 * An alert and the message about it stand in one entry: neither is there without the other.
 * A message goes to each of its receivers until one attempt at it succeeded, and to none after that. A process that is
   killed between a sending and its entry sends once more; both carry the same id.
-* Entries are written by one process at a time; a silence may come from another one.
+* Entries are written by one process at a time, that which holds the lock; a silence may come from any.
 """
 
 from collections.abc import Callable
@@ -108,12 +108,15 @@ class Known:
                 newest[alert.identity] = alert
         return State(domain=domain, alerts=newest)
 
+    def silent(self, now: datetime) -> list[Silence]:
+        """The silences that hold at a time."""
+        # The last word counts: a silence that ends at once takes back the one before.
+        newest = {each.what: each for each in self.silences}
+        return [each for each in newest.values() if each.at <= now < each.until]
+
     def silenced(self, alert: Alert, now: datetime) -> Silence | None:
         """The silence that holds an alert back at a time."""
-        meant = [each for each in self.silences if each.what in (alert.rule, alert.name)]
-        # The last word counts: a silence that ends at once takes back the one before.
-        newest = {each.what: each for each in meant}
-        return next((each for each in newest.values() if each.at <= now < each.until), None)
+        return next((each for each in self.silent(now) if each.what in (alert.rule, alert.name)), None)
 
     def delivered(self, message: str) -> set[str]:
         """Receivers that took a message."""

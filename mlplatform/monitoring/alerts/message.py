@@ -54,6 +54,7 @@ def describe(notice: Notice, domain: Domain, *, ui: str = "") -> str:
     lines = {
         "what": alert.summary,
         "since": _since(notice),
+        "closed": alert.closed,
         "how bad": ", ".join(f"{name} {worth:.6g}" for name, worth in _ordered(alert.figures)),
         "features": _listed(alert.features),
         "manifest": alert.manifest[:12],

@@ -30,7 +30,8 @@ def behaviour_asset(domain: Domain) -> dg.AssetsDefinition:
         description=(
             "How the models behaved, from what they answered: traffic, sources, latency, breakers, the distribution of "
             "scores, and the performance that the scores themselves lead to expect before any label is in. One row per "
-            "model, manifest, arm and figure.\n\nA day is judged when it is over, and again when more answers of it "
+            "model, manifest, arm and figure. Some answers of each manifest are scored again with its own bundle, to "
+            "the same scores.\n\nA day is judged when it is over, and again when more answers of it "
             "come; silent days after days with answers too. The bounds are made of the days that each model was "
             "trained and evaluated on."
         ),

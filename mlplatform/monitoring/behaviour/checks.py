@@ -12,6 +12,7 @@ from mlplatform.monitoring.behaviour.plots import (
     behaviour_table,
     findings_table,
     latency_plot,
+    rescored_table,
     scores_plot,
     traffic_plot,
 )
@@ -58,6 +59,8 @@ def behaviour_metadata(found: DayBehaviour) -> Mapping[str, Any]:
         "findings": dg.MetadataValue.md(findings_table(found)) if found.findings else "none",
         "models": dg.MetadataValue.md(behaviour_table(found)),
     }
+    if found.rescored:
+        shown["scored_again"] = dg.MetadataValue.md(rescored_table(found))
     if found.breakers:
         lines = [
             f"| {each.breaker} | `{each.manifest[:12]}` | {each.times} | {each.still} |" for each in found.breakers

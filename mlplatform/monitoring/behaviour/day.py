@@ -12,6 +12,7 @@ from functools import cache
 from mlplatform.domain.domain import Domain
 from mlplatform.features.tables import partition_end
 from mlplatform.monitoring.behaviour.behaviour import Behaviour, behaviour_of
+from mlplatform.monitoring.behaviour.rescored import Rescored, rescored_finding, rescored_of_day
 from mlplatform.monitoring.behaviour.rules import (
     Opened,
     breaker_findings,
@@ -38,6 +39,7 @@ class DayBehaviour:
 
     day: str
     behaviours: tuple[Behaviour, ...]
+    rescored: tuple[Rescored, ...]
     breakers: tuple[Opened, ...]
     dropped: int
     """Answers that could not be logged."""
@@ -58,7 +60,8 @@ class DayBehaviour:
     @property
     def not_compared(self) -> list[str]:
         """In words, what there was nothing to compare with."""
-        told = {(each.model, each.manifest): each.not_compared for each in self.behaviours if each.not_compared}
+        every: list[Behaviour | Rescored] = [*self.rescored, *self.behaviours]
+        told = {(each.model, each.manifest): each.not_compared for each in every if each.not_compared}
         return [f"{model} {manifest[:12]}: {reason}" for (model, manifest), reason in told.items()]
 
 
@@ -84,6 +87,8 @@ def behaviour_of_day(
         if (spec := models.get(each.model)) is not None:
             usual = remembered(each.model, each.manifest)
             findings += findings_of(domain, spec, day, each, usual if isinstance(usual, Usual) else None)
+    rescored = [] if log is None else rescored_of_day(platform, log)
+    findings += [differ for told in rescored if (differ := rescored_finding(domain, day, told)) is not None]
     dropped = dropped_on(platform, domain, day)
     answered = [each for each in found if not each.is_shadow]
     if (lost := log_dropped(domain, day, dropped, sum(each.count("answers") for each in answered))) is not None:
@@ -92,6 +97,7 @@ def behaviour_of_day(
     return DayBehaviour(
         day=day,
         behaviours=tuple(found),
+        rescored=tuple(rescored),
         breakers=tuple(breakers),
         dropped=dropped,
         findings=tuple(sorted(findings, key=lambda each: not each.harmful)),

@@ -83,6 +83,17 @@ def behaviour_table(found: DayBehaviour) -> str:
     return "\n".join(lines)
 
 
+def rescored_table(found: DayBehaviour) -> str:
+    """Markdown: how many answers were scored again, and how many of them gave another score."""
+    lines = [
+        f"| {each.model} | `{each.manifest[:12]}` | {each.rows} of {each.answers:,} | {each.differing} | "
+        f"{each.largest:.2g} | {_text(each.not_compared)} |"
+        for each in found.rescored
+    ]
+    head = "| model | manifest | scored again | differ | largest difference | not compared |"
+    return "\n".join([head, "|---|---|---|---|---|---|", *lines])
+
+
 def findings_table(found: DayBehaviour) -> str:
     """Markdown: what is wrong, the harmful first."""
     lines = [

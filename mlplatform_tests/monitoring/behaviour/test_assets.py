@@ -110,6 +110,7 @@ def test_a_day_with_fallbacks_is_an_error_in_words(monitor: Monitor) -> None:
     line = str(told["models"].value).splitlines()[2]
     assert line.startswith(f"| late_order | `{monitor.manifest[:12]}` | champion | 600 | 1 | 33.3% |")
     assert "too \\| slow" in str(told["findings"].value)
+    assert f"| late_order | `{monitor.manifest[:12]}` | 0 of 400 |" in str(told["scored_again"].value)
     (kept,) = latest_behaviour(monitor.platform, DOMAIN)[DAY]
     assert kept.count("fallbacks") == 200
     assert "fallback_share" in {each.rule for each in findings_of(monitor.platform, DOMAIN)}
