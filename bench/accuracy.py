@@ -160,7 +160,7 @@ def _current(
     """
     asked = requests.with_row_index("_row")
     register = published.select(feature.name for feature in _view("aircraft").features)
-    parts = [register, _weather(reports, requests), *(_windows(facts, asked, _view(name)) for name in WINDOWS)]
+    parts = [register, _weather(reports, requests), *(windows(facts, asked, _view(name)) for name in WINDOWS)]
     return pl.concat(parts, how="horizontal")
 
 
@@ -176,7 +176,8 @@ def _weather(reports: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
     return joined.drop(*view.entity, "event_time")
 
 
-def _windows(facts: pl.DataFrame, asked: pl.DataFrame, view: FeatureView) -> pl.DataFrame:
+def windows(facts: pl.DataFrame, asked: pl.DataFrame, view: FeatureView) -> pl.DataFrame:
+    """What a window view tells of each request's own moment."""
     amounts = {
         "flights": pl.lit(1, pl.Int64),
         "landed": pl.col("late").is_not_null().cast(pl.Int64),

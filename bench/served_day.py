@@ -32,8 +32,9 @@ from mlplatform.features.tables import day_range, stages
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, raw_scores
+from serving.batch import Ask
 from serving.circuit_breaker import CircuitBreaker
-from serving.predictor import Ask, Predictor
+from serving.predictor import Predictor
 from serving.worker_connections import Scored
 
 BATCH = 32

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,11 +162,11 @@ def _busy_seconds(core: int) -> float:
     return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
 
 
-def plain_bundle() -> Bundle:
-    """The plain model, trained on made-up rows; the same one each time."""
-    package = HOME / "package" / "plain"
+def plain_bundle(version: str = "2024-01-01-ab12cd34", *, code: str = "") -> Bundle:
+    """The plain model, trained on made-up rows; the same one each time but for its version, and code added to its."""
+    package = HOME / f"package{len(code) or ''}" / "plain"
     package.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(plain_domain.__file__, package / "__init__.py")
+    (package / "__init__.py").write_text(Path(plain_domain.__file__).read_text() + code)
     random = np.random.default_rng(20240101)
     inputs = random.normal(size=(20_000, plain_domain.COLUMNS)).astype(np.float32)
     tendency = inputs[:, 0] * inputs[:, 1] + np.sin(3 * inputs[:, 2]) + inputs[:, 3:12].sum(axis=1) / 3
@@ -193,7 +193,7 @@ def plain_bundle() -> Bundle:
         fitted={},
         view_versions={},
         record=_record(),
-        model_version="2024-01-01-ab12cd34",
+        model_version=version,
         rollback_target=None,
         golden=(requests, scores),
         code=package,
@@ -219,16 +219,24 @@ def _record() -> Record:
 
 @contextlib.contextmanager
 def running(
-    name: str, command: Sequence[str], url: str, body: Any, folder: Path, *, metrics: str | None = None, **more: str
+    name: str,
+    command: Sequence[str],
+    url: str,
+    body: Any,
+    folder: Path,
+    *,
+    metrics: str | None = None,
+    core: int | None = SERVER_CORE,
+    told: Mapping[str, str],
 ) -> Iterator[Server]:
     """A server on its core, until it has answered once; ended with all its processes."""
     ours = ("MLPLATFORM_", "BENTOML_")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": "", **more}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": "", **told}
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            pinned(list(command), SERVER_CORE),
+            pinned(list(command), core),
             cwd=folder,
             env=environment,
             stdout=output,
@@ -284,7 +292,7 @@ def peer_running(peer: Peer, row: Row, model: Path) -> Iterator[Server]:
     path = os.pathsep.join([str(binaries), os.environ["PATH"]])
     told = {"PATH": path, "BENTOML_HOME": str(folder / "bentoml"), **peer.environment}
     address = f"http://127.0.0.1:{port}{peer.path}"
-    with running(peer.name, command, address, peer.body(row), folder, **told) as server:
+    with running(peer.name, command, address, peer.body(row), folder, told=told) as server:
         score = peer.score(ask(server))
         if score is not None:
             _compare(peer.name, score, row, model)
@@ -321,15 +329,15 @@ def ours_running(name: str, bundle: Path, home: Path, body: Any, gateways: int) 
         "BENTOML_HOME": str(folder / "bentoml"),
     }
     url = f"{address}/predict"
-    with running(name, command, url, body, folder, metrics=f"{address}/metrics", **told) as server:
-        _wait_for_model(server)
+    with running(name, command, url, body, folder, metrics=f"{address}/metrics", told=told) as server:
+        wait_for_model(server)
         yield server
 
 
 @contextlib.contextmanager
 def plain_running(bundle: Bundle, row: Row, gateways: int) -> Iterator[Server]:
     """Our service with the plain model."""
-    with ours_running(OURS, bundle.folder, HOME / "home", _named(row), gateways) as server:
+    with ours_running(OURS, bundle.folder, HOME / "home", named(row), gateways) as server:
         _compare(OURS, ask(server)["probability"], row, bundle.folder / "model.ubj")
         yield server
 
@@ -365,17 +373,18 @@ def inside_running(bundle: Bundle, row: Row) -> Iterator[Server]:
     command += ["--folder", str(folder / "run"), "--port", str(port)]
     told = {"PYTHONPATH": str(ROOT), "MLPLATFORM_HOME": str(HOME / "home"), "POLARS_MAX_THREADS": "1"}
     url = f"{address}/predict"
-    with running(INSIDE, command, url, _named(row), folder, metrics=f"{address}/metrics", **told) as server:
-        _wait_for_model(server)
+    with running(INSIDE, command, url, named(row), folder, metrics=f"{address}/metrics", told=told) as server:
+        wait_for_model(server)
         _compare(INSIDE, ask(server)["probability"], row, bundle.folder / "model.ubj")
         yield server
 
 
-def _named(row: Row) -> dict[str, float]:
+def named(row: Row) -> dict[str, float]:
+    """A row as a request."""
     return dict(zip(plain_domain.NAMES, row.tolist(), strict=True))
 
 
-def _wait_for_model(server: Server) -> None:
+def wait_for_model(server: Server) -> None:
     """A gateway that is up before its workers answers from the fallback, and says so."""
     until = time.monotonic() + 20
     while (answer := ask(server))["source"] != "model":

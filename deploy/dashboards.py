@@ -75,6 +75,26 @@ def _service() -> list[Panel]:
             stacked=True,
         ),
         Panel(
+            title="Challenger",
+            meaning="Share of the keys that it answers by the plan; the rest goes to the champion.",
+            unit="percentunit",
+            lines=[(f"max by ({SERVICE}, model) ({series('mlplatform_plan_share', HERE)})", "{{model}} {{instance}}")],
+        ),
+        Panel(
+            title="Shadow and detours",
+            meaning="Rows per second that the other arm scored for the log alone, and those it had no time, room or "
+            "worker for; requests that the champion answered whatever their key says, and why.",
+            unit="short",
+            lines=[
+                (
+                    per_second(series("mlplatform_shadow_rows", HERE), WINDOW, "model, source"),
+                    "{{model}} shadow {{source}}",
+                ),
+                (per_second(series("mlplatform_shadow_dropped", HERE), WINDOW, "model"), "{{model}} dropped"),
+                (per_second(series("mlplatform_rerouted", HERE), WINDOW, "model, reason"), "{{model}} {{reason}}"),
+            ],
+        ),
+        Panel(
             title="Where the time goes",
             meaning="p99 of the phases of a batch: the wait of its oldest row, features, the way to a worker, scoring.",
             unit="s",

@@ -75,7 +75,7 @@ def fields(declared: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 def command_page() -> str:
     """Every verb of the command with its arguments and options, as `--help` tells them."""
-    asked = [sys.executable, "-m", "typer", "mlplatform.cli", "utils", "docs", "--name", "mlplatform"]
+    asked = [sys.executable, "-m", "typer", "mlplatform.cli.command", "utils", "docs", "--name", "mlplatform"]
     told = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=True, timeout=120).stdout
     return told + "Exit codes: 0 done · 1 refused or failed, with one line that says what to do · 2 wrong use.\n"
 

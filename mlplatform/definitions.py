@@ -34,10 +34,13 @@ from mlplatform.registry.assets import registry_assets
 from mlplatform.retraining.assets import decision_asset
 from mlplatform.retraining.sensors import retraining_sensor, training_job_name
 from mlplatform.rollout.assets import rollout_assets
+from mlplatform.rollout.sensors import release_job_name, rollout_sensor
 from mlplatform.settings import silence_telemetry
-from mlplatform.training.assets import training_assets
+from mlplatform.training.assets import model_key, training_assets
 
 rooms_of_a_model = (training_assets, registry_assets, rollout_assets)
+
+after_a_rollout = ("rollout", "dossier", "bento")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,14 @@ def build_definitions(domain: Domain) -> dg.Definitions:
         )
         for model in domain.models
     ]
+    releases = [
+        dg.define_asset_job(
+            release_job_name(domain, model),
+            selection=dg.AssetSelection.assets(*(model_key(domain, model, name) for name in after_a_rollout)),
+            description=f"What follows the end of a rollout of {domain.name}/{model.name}: aliases, dossier, Bento",
+        )
+        for model in domain.models
+    ]
     pickup = dg.define_asset_job(
         pickup_job_name(domain),
         selection=dg.AssetSelection.assets(log_key(domain)),
@@ -99,10 +110,11 @@ def build_definitions(domain: Domain) -> dg.Definitions:
             *(kept_fresh(monitor.asset(domain), monitor.every) for monitor in monitors.values()),
             *(decision_asset(domain, model) for model in domain.models),
         ],
-        jobs=[pipeline, *trainings, pickup, *judging],
+        jobs=[pipeline, *trainings, *releases, pickup, *judging],
         sensors=[
             features_sensor(domain),
             *(retraining_sensor(domain, model) for model in domain.models),
+            *(rollout_sensor(domain, model) for model in domain.models),
             prediction_log_sensor(domain),
             *(monitor.sensor(domain) for monitor in monitors.values()),
             monitor_sensor(domain, {name: monitor.due for name, monitor in monitors.items() if monitor.due}),

@@ -21,7 +21,11 @@
     ├── OtherViewVersion            ask for the version of the view that there is
     ├── NonDeterministicStage       mend the transformation: same inputs, other bytes
     ├── StaleRevision               somebody else wrote first: read again, decide again
+    ├── Unsigned                    say who acts, and why; nothing was recorded
+    ├── LedgerBroken                restore the ledger's table; nothing is decided by it before
     ├── PromotionRefused            read the decision's reasons; nothing was moved
+    ├── RolloutRefused              read the reason; the rollout stands where it stood
+    ├── PlanInvalid                 mend the plan file; the last good one is in force
     ├── BundleError                 the bundle must not be served
     │   ├── BundleCorrupt           a file does not match its hash in the manifest
     │   ├── ViewVersionMismatch     the bundle was trained on another version of a view
@@ -247,6 +251,53 @@ class PromotionRefused(MlplatformError):
         self.model = model
         self.recipe = recipe
         self.reasons = tuple(reasons)
+
+
+class Unsigned(MlplatformError):
+    """The ledger takes nothing without a name and a reason."""
+
+    def __init__(self, model: str, action: str) -> None:
+        super().__init__(
+            f"`{action}` of {model} says not who acts, or not why. Give both (`--by NAME --reason TEXT`); nothing was "
+            "recorded"
+        )
+        self.model = model
+        self.action = action
+
+
+class LedgerBroken(MlplatformError):
+    """An entry of the ledger is not as it was written."""
+
+    def __init__(self, model: str, number: int, reason: str) -> None:
+        super().__init__(
+            f"entry {number} of the ledger of {model} is not as it was written: {reason}. Restore the ledger's table "
+            "from a copy, and find out what else writes to it"
+        )
+        self.model = model
+        self.number = number
+        self.reason = reason
+
+
+class RolloutRefused(MlplatformError):
+    """A step of a rollout that is not taken, whoever asks for it."""
+
+    def __init__(self, model: str, action: str, reason: str) -> None:
+        super().__init__(f"`{action}` of {model} is refused: {reason}. Nothing was changed")
+        self.model = model
+        self.action = action
+        self.reason = reason
+
+
+class PlanInvalid(MlplatformError):
+    """A plan that cannot be gone by: who reads it keeps the last good one."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(
+            f"the plan of {model} is refused: {reason}. Mend it, or have it written again by `mlplatform rollout`; "
+            "the last good one is in force"
+        )
+        self.model = model
+        self.reason = reason
 
 
 class BundleError(MlplatformError):

@@ -32,6 +32,7 @@ own_variables = (
     "MLPLATFORM_BUNDLE",
     "MLPLATFORM_CLOCK",
     "MLPLATFORM_EVENTS",
+    "MLPLATFORM_FLAGS",
     "MLPLATFORM_GATEWAY_WORKERS",
     "MLPLATFORM_HOME",
     "MLPLATFORM_KEYS",
@@ -104,6 +105,11 @@ class Settings:
     """`MLPLATFORM_ALERTS`: the Apprise configuration through which alerts leave, text or YAML; the tags in it are those
     that domains name. Its addresses are secrets. Default: alerts are kept and shown, and nothing is sent."""
 
+    flags: str = ""
+    """`MLPLATFORM_FLAGS`: where a service takes its plan from that shares no home folder with the platform:
+    `flagd://host:port` (`flagds://` with TLS), `file:PATH`, or `package.module:function`, which gives an OpenFeature
+    provider. Default: the plan file in its home folder is written by the platform."""
+
     ui: str = ""
     """`MLPLATFORM_UI`: where people reach the Dagster UI, such as `http://host:3000`; alerts link to it. Default: they
     name the page only."""
@@ -159,6 +165,7 @@ def settings() -> Settings:
         s3_region=os.environ.get("AWS_REGION") or None,
         traces=_traces(),
         alerts=Path(alerts).absolute() if alerts else None,
+        flags=os.environ.get("MLPLATFORM_FLAGS") or "",
         ui=(os.environ.get("MLPLATFORM_UI") or "").rstrip("/"),
     )
 

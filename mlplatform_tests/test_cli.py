@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.cli import app
+from mlplatform.cli.command import app
 from mlplatform.domains.flight_delay import DOMAIN as FLIGHTS
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.features.landing.landing import land_sample

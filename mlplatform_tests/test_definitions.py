@@ -24,7 +24,7 @@ from mlplatform_tests.fakes.synthetic_home import land_orders
 # Great Expectations 1.24 imports a standard module that Python 3.11 renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_parse' is deprecated:DeprecationWarning")
 
-OF_A_MODEL = ("training_set", "model", "evaluation", "promotion", "bento")
+OF_A_MODEL = ("training_set", "model", "evaluation", "promotion", "rollout", "dossier", "bento")
 MONITORED = ("prediction_log", *monitors)
 HEAVY = ("bentoml", "evidently", "great_expectations", "matplotlib", "mlflow", "optuna", "xgboost")
 DAYS = day_range("2024-01-01", "2024-01-03")
@@ -100,6 +100,10 @@ def test_there_is_a_job_for_the_stages_and_one_for_each_model(domain: Domain) ->
         job = defs().resolve_job_def(f"{domain.name}_{model.name}_training")
         assert job.asset_layer.selected_asset_keys == {
             dg.AssetKey([domain.name, model.name, name]) for name in OF_A_MODEL
+        }
+        job = defs().resolve_job_def(f"{domain.name}_{model.name}_release")
+        assert job.asset_layer.selected_asset_keys == {
+            dg.AssetKey([domain.name, model.name, name]) for name in ("rollout", "dossier", "bento")
         }
 
 

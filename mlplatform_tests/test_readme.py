@@ -5,7 +5,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-from mlplatform.cli import app
+from mlplatform.cli.command import app
 from mlplatform.definitions import defs
 from mlplatform.settings import Settings, settings
 

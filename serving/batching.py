@@ -74,7 +74,8 @@ class Batcher(Generic[Row, Answer]):
         rows_of: Callable[[Row], int] = one,
     ) -> None:
         self._process = process
-        self._lanes = lanes
+        self.lanes = lanes
+        """Batches that may be under way."""
         self._max_rows = max_rows
         self._max_queued_rows = max_queued_rows
         self._clock = clock
@@ -128,7 +129,7 @@ class Batcher(Generic[Row, Answer]):
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting[future] = (row, rows, deadline)
         self._queued_rows += rows
-        if len(self._running) < self._lanes and not self._turn_is_due:
+        if len(self._running) < self.lanes and not self._turn_is_due:
             # Not at once: those who arrive in the same round of the loop come along.
             self._turn_is_due = True
             loop.call_soon(self._turn)
@@ -141,8 +142,13 @@ class Batcher(Generic[Row, Answer]):
 
     def retry_after(self) -> float:
         """Seconds until what waits now will have been taken, as far as the last batches tell."""
-        rounds = self._queued_rows / self._max_rows / self._lanes
+        rounds = self._queued_rows / self._max_rows / self.lanes
         return (rounds + 1.0) * self._seconds
+
+    def open_lanes(self, lanes: int) -> None:
+        """From now on so many batches may be under way."""
+        self.lanes = lanes
+        self._turn()
 
     async def close(self) -> None:
         """Take no more requests, and return when those there are have their answers."""
@@ -163,7 +169,7 @@ class Batcher(Generic[Row, Answer]):
             now = self._clock()
             if self._timer is None:
                 self._tell_late(now)
-            while self._waiting and len(self._running) < self._lanes:
+            while self._waiting and len(self._running) < self.lanes:
                 batch = []
                 self._fill(batch, now)
                 if batch:

@@ -4,8 +4,8 @@ A request is let in (`access`), understood, and put into a batch with those that
 the predictor answers the batch; the answers are logged and counted, and each goes to its caller. Everything that costs
 time is done once for a batch. It knows nothing of BentoML, and decides nothing about predictions.
 
-Which model answers is told by the roster. A new version is loaded beside the old one, and takes over between two
-requests; what was asked of the old one is answered by it.
+Which model version answers is told by its arms. Another one takes over between two requests; what was asked of the one
+before is answered by it.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from mlplatform.errors import InvalidRequest, MalformedBody, MlplatformError, QueueFull, Unavailable
+from mlplatform.errors import InvalidRequest, MalformedBody, QueueFull, Unavailable
 from mlplatform.features.online.store import OnlineStore, open_online_store
 from mlplatform.registry.api_keys import Right
 from mlplatform.registry.bundle import Bundle
@@ -29,6 +30,8 @@ from mlplatform.retraining.events import EVENT_BYTES
 from mlplatform.settings import Settings
 from serving.access import Access, Refused, read_body, request_id
 from serving.api_page import index_page, openapi
+from serving.arms import Arms
+from serving.batch import Ask
 from serving.bulk import answer_bulk
 from serving.cache import canonical
 from serving.circuit_breaker import Transition
@@ -37,11 +40,9 @@ from serving.facts import PATH as FACTS
 from serving.json_body import MAX_BYTES
 from serving.live_model import LiveModel, open_model
 from serving.metrics import CONTENT_TYPE, Metrics
-from serving.predictor import Ask
 from serving.problem import send_invalid_fields, send_problem
 from serving.readiness import readiness
 from serving.refusals import faults
-from serving.roster import Roster, Version, read_roster
 from serving.webhook import PATH as DATA_UPDATED
 from serving.webhook import EventIntake
 
@@ -54,9 +55,7 @@ BULK_BYTES = 64 * 1024 * 1024
 """Of `POST /predict/batch`: a hundred thousand rows of a hundred features take about 40 MB as Arrow."""
 
 WATCH_SECONDS = 0.2
-
-AGAIN_SECONDS = 5.0
-"""Until a version that could not be opened is tried again: its files may have been on their way."""
+"""Between two looks at the roster and the plan: a rollback is to be everywhere within a second."""
 
 Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -93,20 +92,23 @@ class Gateway:
         now: Callable[[], datetime] = wall_clock,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder = folder
         self._settings = settings
         self._access = access
         self._metrics = metrics
-        self._log = log
         self._beside = beside
-        self._changed = changed
-        self._now = now
         self._clock = clock
         self._store: OnlineStore = open_online_store(settings.online_store)
-        self._roster: Roster | None = None
-        self._live: LiveModel | None = None
-        self._tried: tuple[Version, float] | None = None
-        self._fault = "the model is being loaded"
+        self._arms = Arms(
+            folder,
+            # What was named by hand is what is served, whatever a plan says.
+            settings.home if settings.bundle is None else None,
+            open_version=partial(
+                open_model, store=self._store, settings=settings, metrics=metrics, log=log, changed=changed, now=now
+            ),
+            log=log,
+            metrics=metrics,
+            clock=clock,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._routes: dict[str, tuple[str, Route]] = {
             "/predict": ("POST", self._predict if traced is None else traced(self._predict)),
@@ -147,19 +149,17 @@ class Gateway:
                     raise
 
     async def start(self) -> None:
-        """Load what the roster names, and go on watching it."""
+        """Load what is live, and go on watching."""
         if self._beside is not None:
             self._tasks.add(asyncio.get_running_loop().create_task(self._beside()))
-        await self._follow()
-        loop = asyncio.get_running_loop()
-        self._tasks.add(loop.create_task(self._watch()))
+        await self._arms.start()
+        self._tasks.add(asyncio.get_running_loop().create_task(self._watch()))
 
     async def stop(self) -> None:
         """Answer what is there, then let go of the workers."""
         for task in self._tasks:
             task.cancel()
-        if self._live is not None:
-            await self._live.close()
+        await self._arms.close()
 
     async def _live_through(self, receive: Receive, send: Send) -> None:
         while True:
@@ -175,43 +175,12 @@ class Gateway:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if self._live is not None:
-                self._live.show()
             try:
-                await self._follow()
+                self._arms.look()
+                self._arms.show()
             except Exception:
                 # Whatever it is, what serves goes on, and the next look may succeed.
                 logger.exception("the roster could not be followed")
-
-    async def _follow(self) -> None:
-        """Let the live version of the roster take over."""
-        self._roster = roster = read_roster(self._folder)
-        old = self._live
-        if old is not None and old.version == roster.live:
-            return
-        if self._tried is not None and self._tried[0] == roster.live and self._clock() < self._tried[1]:
-            return
-        self._tried = (roster.live, self._clock() + AGAIN_SECONDS)
-        try:
-            opened = await open_model(
-                roster.live,
-                self._store,
-                self._settings,
-                metrics=self._metrics,
-                log=self._log,
-                changed=self._changed,
-                now=self._now,
-            )
-        except MlplatformError as error:
-            if str(error) != self._fault:
-                logger.error("%s is not served: %s", roster.live.digest[:12], error)
-            self._fault = str(error)
-            return
-        self._live, self._fault = opened, ""
-        if old is not None:
-            task = asyncio.get_running_loop().create_task(old.close())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
         received = self._clock()
@@ -239,17 +208,36 @@ class Gateway:
         else:
             await _send(send, 200, answer, request_id=name)
 
-    async def _answer(self, live: LiveModel, body: bytes, name: str, caller: str, received: float) -> bytes:
+    async def _answer(self, champion: LiveModel, body: bytes, name: str, caller: str, received: float) -> bytes:
+        arms, refused = self._arms, ""
         while True:
-            values, at = live.predictor.understand(body)
-            ask = Ask(values, at, body, name, caller, canonical(values), received, received + live.predictor.budget)
+            values, at = champion.predictor.understand(body)
+            if refused:
+                live, route = champion, arms.instead(champion, refused)
+            else:
+                live, route = arms.of(champion, values, name)
+            if live is not champion:
+                values = arms.fit.values(values)
+            deadline = received + live.predictor.budget
+            ask = Ask(values, at, body, name, caller, canonical(values), received, deadline, route)
             try:
                 return await live.answer(ask)
             except Unavailable:
                 # Replaced in this very moment: its successor answers.
-                if self._live is None or self._live is live:
+                if arms.champion is None or arms.champion is live:
                     raise
-                live = self._live
+            except (QueueFull, InvalidRequest) as error:
+                # The champion may have room, or rules that the request keeps.
+                if live is champion:
+                    raise
+                refused = "full" if isinstance(error, QueueFull) else "refused"
+            except Exception as error:
+                # Whatever it is, a caller of the challenger is to fare no worse than one of the champion.
+                if live is champion:
+                    raise
+                live.predictor.tell(f"the challenger raised {type(error).__name__}: {error}")
+                refused = "failed"
+            champion = arms.champion or champion
 
     async def _enter(
         self,
@@ -272,10 +260,10 @@ class Gateway:
         if isinstance(body, Refused):
             await self._refuse(send, body.status, body.detail, headers={**told, **body.headers})
             return None
-        if self._live is None:
-            await self._refuse(send, 503, self._fault, headers=told)
+        if self._arms.champion is None:
+            await self._refuse(send, 503, self._arms.fault, headers=told)
             return None
-        return self._live, caller, body
+        return self._arms.champion, caller, body
 
     async def _bulk(self, scope: Scope, receive: Receive, send: Send) -> None:
         received, headers = self._clock(), scope["headers"]
@@ -286,7 +274,9 @@ class Gateway:
         live, caller, body = entered
         kind = next((value for name, value in headers if name == b"content-type"), b"").split(b";")[0]
         try:
-            media_type, answer = await answer_bulk(live, body, kind.decode("latin-1"), caller, name, received)
+            media_type, answer = await answer_bulk(
+                self._arms, live, body, kind.decode("latin-1"), caller, name, received
+            )
         except MalformedBody as error:
             await self._refuse(send, 400, str(error), headers={"X-Request-ID": name})
         except InvalidRequest as error:
@@ -320,15 +310,13 @@ class Gateway:
 
     async def _model(self, scope: Scope, receive: Receive, send: Send) -> None:
         live = await self._served(send)
-        if live is not None and self._roster is not None:
-            bundle, roster = live.predictor.bundle, self._roster
-            aliases = {"champion": roster.live.digest, **({"warm": roster.warm.digest} if roster.warm else {})}
+        if live is not None:
+            bundle = live.predictor.bundle
             told = {
                 "digest": bundle.digest,
                 "meaning": bundle.model.meaning,
-                "since": roster.live.since,
-                "aliases": aliases,
-                "refused": roster.refused,
+                "since": live.version.since,
+                **self._arms.told(),
                 **bundle.manifest.to_dict(),
             }
             await _send(send, 200, msgspec.json.encode(told))
@@ -354,7 +342,7 @@ class Gateway:
         live = await self._served(send)
         if live is None:
             return
-        checks = await readiness(live.predictor, self._store, self._roster)
+        checks = await readiness(live.predictor, self._store, self._arms.roster)
         told = [{"check": check.name, "holds": check.holds, "reason": check.reason} for check in checks]
         failed = [check for check in checks if not check.holds]
         if failed:
@@ -364,9 +352,9 @@ class Gateway:
             await _send(send, 200, msgspec.json.encode({"status": "ready", "checks": told}))
 
     async def _served(self, send: Send) -> LiveModel | None:
-        if self._live is None:
-            await self._refuse(send, 503, self._fault)
-        return self._live
+        if self._arms.champion is None:
+            await self._refuse(send, 503, self._arms.fault)
+        return self._arms.champion
 
     async def _refuse(self, send: Send, status: int, detail: str, *, headers: Any = None) -> None:
         self._metrics.refused(status)

@@ -10,23 +10,23 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
+import polars as pl
 
-from mlplatform.errors import InvalidRequest
+from mlplatform.errors import InvalidRequest, Unavailable
 from mlplatform.features.online.store import OnlineStore
 from mlplatform.registry.bundle import Bundle, load_bundle
 from mlplatform.scoring.fallback import Answer
 from mlplatform.settings import Settings
+from serving.batch import Ask, Asks, Batch
 from serving.batching import Batcher
 from serving.cache import PredictionCache
 from serving.circuit_breaker import CircuitBreaker, Transition
 from serving.metrics import Metrics
-from serving.predictor import Ask, Asks, Batch, Predictor
+from serving.predictor import Predictor
 from serving.roster import Version
 from serving.worker_connections import ModelWorkers
 
 logger = logging.getLogger(__name__)
-
-ARM = "champion"
 
 WARM_UP_SECONDS = 30.0
 
@@ -39,6 +39,8 @@ class LiveModel:
 
     Parameters
     ----------
+    predictor : answers
+    quiet : scores for the log alone: no breaker and no cache of an answer knows of it
     log : is given each batch that has its answers, before anybody gets them
     """
 
@@ -47,6 +49,7 @@ class LiveModel:
         version: Version,
         predictor: Predictor,
         *,
+        quiet: Predictor,
         cache: PredictionCache[Answer],
         metrics: Metrics,
         log: Callable[["LiveModel", Batch], None],
@@ -54,9 +57,15 @@ class LiveModel:
     ) -> None:
         self.version = version
         self.predictor = predictor
+        self.quiet = quiet
+        self.shadow: Callable[[Batch], None] | None = None
+        """Takes each batch that has its answers, so that the other arm scores it too; None: it does not."""
         self.cache = cache
         self.metrics = metrics
         self.name = predictor.bundle.manifest.model
+        self._closed = False
+        self._answering: set[asyncio.Future[list[Batch]]] = set()
+        """Many rows each, that did not wait in the queue."""
         self._log = log
         self._clock = clock
         self._serving = predictor.bundle.model.serving
@@ -67,6 +76,18 @@ class LiveModel:
             max_queued_rows=self._serving.max_queued_rows,
             clock=clock,
         )
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch that came now would have to wait."""
+        return self._batcher.queued_rows > 0 or self._batcher.running >= self._batcher.lanes
+
+    def follow(self, version: Version) -> None:
+        """Go on with the workers that the version has now."""
+        if version.sockets != self.version.sockets:
+            self.predictor.workers.follow([Path(socket) for socket in version.sockets])
+            self._batcher.open_lanes(max(1, len(version.sockets)))
+        self.version = version
 
     async def answer(self, ask: Ask) -> bytes:
         """The answer to one request, encoded.
@@ -92,6 +113,24 @@ class LiveModel:
                     self.cache.leave(digest, ask.canonical, revision)
             if await seat is None:
                 return await self._computed(ask)
+
+    async def answer_rows(self, asks: Asks, rows: pl.DataFrame) -> list[Batch]:
+        """The answers to many rows, logged and counted.
+
+        Raises
+        ------
+        Unavailable
+            The version is not served any more.
+        """
+        if self._closed:
+            raise Unavailable("this version is not served any more. Ask again")
+        answering = asyncio.ensure_future(self.predictor.predict_rows(asks, rows))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+        batches = await answering
+        for batch in batches:
+            self.record(batch)
+        return batches
 
     async def _computed(self, ask: Ask) -> bytes:
         # Past four fifths of its time a request is in no batch any more: the rest is for the fallback chain.
@@ -121,7 +160,9 @@ class LiveModel:
         now = self._clock()
         batch.seconds = [now - received for received in batch.asks.received]
         self._log(self, batch)
-        self.metrics.answered(self.name, ARM, Counter(batch.answers.source), batch.seconds)
+        if self.shadow is not None:
+            self.shadow(batch)
+        self.metrics.answered(self.name, _by_arm(batch), batch.seconds)
         self.metrics.batch(
             len(batch.asks), queue=batch.queue, features=batch.computing, hop=batch.hop, score=batch.scoring
         )
@@ -144,8 +185,11 @@ class LiveModel:
 
     async def close(self) -> None:
         """Answer what waits, then leave the workers."""
+        self._closed = True
         await self._batcher.close()
+        await asyncio.gather(*self._answering, return_exceptions=True)
         self.predictor.reader.close()
+        self.quiet.reader.close()
         await self.predictor.workers.close()
 
 
@@ -178,6 +222,11 @@ async def open_model(
         if changed is not None:
             changed(bundle, transition)
 
+    def untold(name: str) -> CircuitBreaker:
+        breaker = CircuitBreaker(name, serving.breaker, clock=clock, random=random.random, on_transition=lambda _: None)
+        breaker.disable()
+        return breaker
+
     predictor = Predictor(
         bundle,
         store,
@@ -193,12 +242,32 @@ async def open_model(
         request_time=settings.clock == "request",
         clock=clock,
     )
+    quiet = Predictor(
+        bundle,
+        store,
+        workers,
+        breaker=untold("shadow"),
+        store_breaker=untold("shadow's online store"),
+        cached=lambda _: None,
+        now=now,
+        request_time=settings.clock == "request",
+        apart=True,
+        clock=clock,
+    )
     await workers.start()
     until = clock() + CONNECT_SECONDS
     while workers.connected == 0 and clock() < until:
         await asyncio.sleep(0.02)
     await _warm_up(predictor, clock)
-    return LiveModel(version, predictor, cache=cache, metrics=metrics, log=log, clock=clock)
+    return LiveModel(version, predictor, quiet=quiet, cache=cache, metrics=metrics, log=log, clock=clock)
+
+
+def _by_arm(batch: Batch) -> Counter[tuple[str, str]]:
+    """(source, arm) -> answers."""
+    routes, sources = batch.asks.route, batch.answers.source
+    if routes.count(routes[0]) == len(routes):
+        return Counter({(source, routes[0].arm): answers for source, answers in Counter(sources).items()})
+    return Counter((source, route.arm) for source, route in zip(sources, routes, strict=True))
 
 
 def _outputs(bundle: Bundle) -> int:

@@ -17,9 +17,9 @@ import polars as pl
 from mlplatform.monitoring.prediction_log import Batch as Record
 from mlplatform.monitoring.prediction_log import encode, rows_at_once
 from mlplatform.provenance.segments import Segments, backlog_bytes, roll_after
-from serving.live_model import ARM, LiveModel
+from serving.batch import Asks, Batch
+from serving.live_model import LiveModel
 from serving.metrics import Metrics
-from serving.predictor import Batch
 
 LATEST = 2**63 - 1
 """Nanoseconds since 1970 that the log can hold."""
@@ -50,6 +50,8 @@ class LogWriter:
             segments = self._segments[domain] = Segments(
                 self._home / "prediction_log" / domain, roll_after=self._roll_after
             )
+        if not batch.came:
+            batch.came = self._came(live, batch.asks)
         for start in range(0, len(batch.asks), rows_at_once):
             record = self._record(live, batch, start, start + rows_at_once)
             if not segments.append(encode(record), len(record.request_id)):
@@ -80,6 +82,8 @@ class LogWriter:
         latency = {name: [round(1e6 * took)] * rows for name, took in same.items()}
         total = _whole(1e6, batch.seconds[start:end])
         spent = round(1e6 * sum(same.values()))
+        routes, first = asks.route, asks.route[0]
+        one = routes.count(first) == rows  # which is the rule
         return Record(
             domain=bundle.domain.name,
             model=bundle.model.name,
@@ -91,14 +95,11 @@ class LogWriter:
             revisions={view: read.publication for view, read in batch.views.items()},
             request_id=list(asks.request_id),
             at=list(asks.at),
-            # Nanoseconds reach from 1677 to 2262; a request may tell of any year.
-            received=[min(max(1000 * at, -LATEST), LATEST) for at in asks.at]
-            if live.predictor.request_time
-            else (_whole(1e9, asks.received) + self._epoch).tolist(),
+            received=list(batch.came[start:end]),
             request=list(asks.body),
             table=b"" if asks.body else _as_table(batch.rows[start:end]),
             key=[caller or None for caller in asks.caller],
-            arm=[ARM] * rows,
+            arm=[first.arm] * rows if one else [route.arm for route in routes],
             source=answers.source,
             degraded=[each != "model" or not batch.complete for each in answers.source],
             needs_review=answers.needs_review,
@@ -112,7 +113,17 @@ class LogWriter:
             event_times={view: read.event_times[start:end] for view, read in batch.views.items()},
             latency={"queue": np.maximum(0, total - spent).tolist(), **latency, "total": total.tolist()},
             reason=[batch.reason or None] * rows,
+            plan=[first.plan] * rows if one else [route.plan for route in routes],
+            propensity=[first.propensity] * rows if one else [route.propensity for route in routes],
         )
+
+    def _came(self, live: LiveModel, asks: Asks) -> list[int]:
+        """When requests came, nanoseconds since 1970."""
+        if live.predictor.request_time:
+            # Nanoseconds reach from 1677 to 2262; a request may tell of any year.
+            return [min(max(1000 * at, -LATEST), LATEST) for at in asks.at]
+        came: list[int] = (_whole(1e9, asks.received) + self._epoch).tolist()
+        return came
 
 
 def _epoch() -> int:

@@ -59,6 +59,31 @@ FAMILIES = (
         labels=("model", "source", "arm"),
     ),
     Family(
+        name="mlplatform_shadow_rows",
+        kind="counter",
+        meaning="Rows that the other arm scored too, which is for the log alone, by what made its score",
+        labels=("model", "source"),
+    ),
+    Family(
+        name="mlplatform_shadow_dropped",
+        kind="counter",
+        meaning="Rows that the other arm had no time or room to score",
+        labels=("model",),
+    ),
+    Family(
+        name="mlplatform_rerouted",
+        kind="counter",
+        meaning="Requests that the champion answers whatever their key says: no_key, not_open, full, refused, failed",
+        labels=("model", "reason"),
+    ),
+    Family(
+        name="mlplatform_plan_share",
+        kind="gauge",
+        meaning="Share of the keys that the challenger answers, by the plan that this service goes by",
+        labels=("model",),
+        over_workers="max",
+    ),
+    Family(
         name="mlplatform_request_seconds",
         kind="histogram",
         meaning="From the first byte of a request to its answer",
@@ -160,9 +185,9 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Everybody(folder))
 
-    def answered(self, model: str, arm: str, sources: Mapping[str, int], seconds: Iterable[float]) -> None:
-        """Answers were given: how many of each source, and how long the request of each took, end to end."""
-        for source, answers in sources.items():
+    def answered(self, model: str, made_by: Mapping[tuple[str, str], int], seconds: Iterable[float]) -> None:
+        """Answers were given: how many by source and arm, and how long the request of each took, end to end."""
+        for (source, arm), answers in made_by.items():
             self._values[self._place("mlplatform_predictions", model, source, arm)] += answers
         values, start, end = self._values, self._request, self._request + len(REQUEST_BUCKETS)
         total = 0.0
@@ -170,6 +195,23 @@ class Metrics:
             values[start + bisect_left(REQUEST_BUCKETS, took)] += 1
             total += took
         values[end + 1] += total
+
+    def shadowed(self, model: str, sources: Mapping[str, int]) -> None:
+        """A batch was scored in the shadow: how many rows by source."""
+        for source, rows in sources.items():
+            self._values[self._place("mlplatform_shadow_rows", model, source)] += rows
+
+    def shadow_dropped(self, model: str, rows: int) -> None:
+        """So many rows were not scored in the shadow, for want of time or room."""
+        self._values[self._place("mlplatform_shadow_dropped", model)] += rows
+
+    def rerouted(self, model: str, reason: str, requests: int = 1) -> None:
+        """The champion answers what the plan does not give it."""
+        self._values[self._place("mlplatform_rerouted", model, reason)] += requests
+
+    def share(self, model: str, share: float) -> None:
+        """The challenger answers this share of the keys now."""
+        self._values[self._place("mlplatform_plan_share", model)] = share
 
     def batch(self, rows: int, *, queue: float, features: float, hop: float, score: float) -> None:
         """A batch was scored: its rows, and the seconds of each phase."""

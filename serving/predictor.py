@@ -9,16 +9,15 @@ refused alone, and its answer is the one that it would get alone, to the bit. Va
 pinned one are as good as none.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from mlplatform.domain.column import Column
@@ -34,70 +33,16 @@ from mlplatform.scoring.fallback import Answer, AnswerColumns, fall_back
 from mlplatform.scoring.postprocess import Answers, plain_answers
 from mlplatform.scoring.request import held_rules, read_request, request_frame
 from mlplatform.scoring.request_decoder import RequestDecoder
+from serving.batch import Ask, Asks, Batch, Scores
 from serving.circuit_breaker import CircuitBreaker
 from serving.json_body import decode_object
-from serving.view_reader import ViewRead, ViewReader, revision_of
+from serving.view_reader import ViewRead, ViewReader
 from serving.worker_connections import ModelWorkers
 
 logger = logging.getLogger(__name__)
 
 instant = pl.Datetime("us", "UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-Scores = npt.NDArray[np.float64]
-
-
-class Ask(NamedTuple):
-    """One request, as far as it is understood before it waits for its batch."""
-
-    values: tuple[Any, ...]
-    """In the order of the declared request columns, as `request_frame` takes them."""
-
-    at: int
-    """The request's time, microseconds since 1970, UTC."""
-
-    body: bytes
-    """As it came."""
-
-    request_id: str
-    caller: str
-    """Id of the API key; empty where keys are off."""
-
-    canonical: bytes
-    """What the request is called in the cache."""
-
-    received: float
-    """Seconds on the clock of deadlines."""
-
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Asks:
-    """Requests that are answered together, column by column; a table of them costs no object for each row."""
-
-    at: Sequence[int]
-    body: Sequence[bytes]
-    """Empty where they came as a table, and not one by one."""
-
-    request_id: Sequence[str]
-    caller: Sequence[str]
-    canonical: Sequence[bytes]
-    received: Sequence[float]
-    deadline: Sequence[float]
-
-    @classmethod
-    def of(cls, asks: Sequence[Ask]) -> Self:
-        """Single requests side by side; there is one at least."""
-        _, *columns = zip(*asks, strict=True)
-        return cls(*columns)
-
-    def __len__(self) -> int:
-        return len(self.at)
-
-    def part(self, start: int, end: int) -> "Asks":
-        """Some of them that follow each other."""
-        return Asks(*(getattr(self, name)[start:end] for name in self.__slots__))
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -117,43 +62,6 @@ class Told(msgspec.Struct, frozen=True):
     read) and the `revision` of the partition that they come from, null where not present."""
 
 
-@dataclass
-class Batch:
-    """A batch that has its answers, and all that is worth recording of how it came to them."""
-
-    asks: Asks
-    rows: pl.DataFrame
-    """The requests as `Predictor.frame` gives them."""
-
-    answers: AnswerColumns
-    features: Matrix
-    """(n, k) float32 of the rows; (0, k) where they could not be computed."""
-
-    scores: Scores | None
-    """(n,) or (n, classes) of the model; None where it did not answer."""
-
-    views: Mapping[str, ViewRead]
-    reason: str
-    """Why the model, or a view, did not contribute; empty where all is as declared."""
-
-    complete: bool
-    """Whether every view could be read."""
-
-    queue: float = 0.0
-    """Seconds that its oldest row waited; then those that went into features, the way to the worker, scoring."""
-
-    computing: float = 0.0
-    hop: float = 0.0
-    scoring: float = 0.0
-    seconds: list[float] = field(default_factory=list)
-    """By row, from request to answer."""
-
-    @property
-    def revision(self) -> str:
-        """Names what the features were made from."""
-        return revision_of(self.views)
-
-
 class Predictor:
     """Answers requests with one bundle.
 
@@ -164,6 +72,7 @@ class Predictor:
     cached : canonical request -> the model's answer to it from an earlier time, for the fallback chain
     now : the wall clock, aware UTC
     request_time : whether a request may bring its own `at` (`MLPLATFORM_CLOCK=request`)
+    apart : whether features are computed in a thread: for rows that nobody waits for
     clock : seconds; deadlines are read on it
     """
 
@@ -178,6 +87,7 @@ class Predictor:
         cached: Callable[[bytes], Answer | None],
         now: Callable[[], datetime],
         request_time: bool,
+        apart: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bundle = bundle
@@ -187,6 +97,7 @@ class Predictor:
         self._now = now
         self.request_time = request_time
         """Whether requests tell their own time: then they count as received at it too."""
+        self._apart = apart
         self._clock = clock
         self._columns: tuple[Column, ...] = bundle.domain.requests.columns
         self._decode = RequestDecoder(self._columns)
@@ -254,7 +165,10 @@ class Predictor:
         started = self._clock()
         try:
             found = await self.reader.read(rows)
-            features = self.bundle.features(rows, found.values)
+            if self._apart:
+                features = await asyncio.to_thread(self.bundle.features, rows, found.values)
+            else:
+                features = self.bundle.features(rows, found.values)
         except Exception as error:  # noqa: BLE001 - a domain's code may raise anything, and every row gets its answer
             if len(asks) == 1:
                 self.tell(f"features: {type(error).__name__} at {_line(error)}")
@@ -263,26 +177,35 @@ class Predictor:
             half, every = len(asks) // 2, len(asks)
             first = await self.predict_rows(asks.part(0, half), rows[:half])
             return [*first, *await self.predict_rows(asks.part(half, every), rows[half:])]
-        numbers = matrix(features)
         computed = self._clock()
+        judged = await self.judged(asks, rows, matrix(features), features)
+        judged.views, judged.complete, judged.reason = found.views, found.complete, judged.reason or found.reason
+        judged.queue, judged.computing = started - min(asks.received), computed - started
+        return [judged]
+
+    async def judged(
+        self, asks: Asks, rows: pl.DataFrame, numbers: Matrix, features: pl.DataFrame | None = None
+    ) -> Batch:
+        """Answers to requests whose features are known; what these were made from is for the caller to add.
+
+        Parameters
+        ----------
+        features : the same as `numbers`, for the simple model; None: it is left out of the fallback chain
+        """
+        began = self._clock()
         scored = await self._scores(numbers, min(asks.deadline))
-        ended = self._clock()
-        return [
-            Batch(
-                asks=asks,
-                rows=rows,
-                answers=self._answers(asks, scored, rows, features),
-                features=numbers,
-                scores=scored.scores,
-                views=found.views,
-                reason=scored.reason or found.reason,
-                complete=found.complete,
-                queue=started - min(asks.received),
-                computing=computed - started,
-                hop=max(0.0, ended - computed - scored.seconds),
-                scoring=scored.seconds,
-            )
-        ]
+        return Batch(
+            asks=asks,
+            rows=rows,
+            answers=self._answers(asks, scored, rows, features),
+            features=numbers,
+            scores=scored.scores,
+            views={},
+            reason=scored.reason,
+            complete=True,
+            hop=max(0.0, self._clock() - began - scored.seconds),
+            scoring=scored.seconds,
+        )
 
     def repeated(self, ask: Ask, known: Answer) -> Batch:
         """A batch of one whose answer was known."""
@@ -400,14 +323,17 @@ class Predictor:
         permit.succeeded(self._clock() - began)
         return _Scores(scores, seconds, said)
 
-    def _answers(self, asks: Asks, scored: "_Scores", rows: pl.DataFrame, features: pl.DataFrame) -> AnswerColumns:
+    def _answers(
+        self, asks: Asks, scored: "_Scores", rows: pl.DataFrame, features: pl.DataFrame | None
+    ) -> AnswerColumns:
         if scored.said is not None:
             return AnswerColumns(*scored.said, ["model"] * len(asks))
         if scored.scores is None:
             return self._fall_back(rows, features, asks, range(len(asks)))
         wrong = sorted(set(scored.wrong))
         right = [position for position in range(len(asks)) if position not in set(wrong)]
-        fallen = self._fall_back(rows[wrong], features[wrong], asks, wrong).rows()
+        of_wrong = None if features is None else features[wrong]
+        fallen = self._fall_back(rows[wrong], of_wrong, asks, wrong).rows()
         judged = AnswerColumns(*plain_answers(self.bundle.model, scored.scores[right]), ["model"] * len(right)).rows()
         found = dict(zip([*wrong, *right], [*fallen, *judged], strict=True))
         return AnswerColumns.of(found[position] for position in range(len(asks)))

@@ -28,6 +28,7 @@ class Roster(msgspec.Struct, frozen=True):
 
     live: Version
     warm: Version | None = None
+    challenger: Version | None = None
     refused: dict[str, str] = {}
     """Digest of a bundle that was to serve -> why its workers refuse it."""
 

@@ -17,7 +17,7 @@ from bentoml._internal.utils.analytics import usage_stats
 from starlette.applications import Starlette
 
 from mlplatform.errors import Unavailable
-from mlplatform.registry.pointer import pointer_path
+from mlplatform.rollout.plan_file import plan_path
 from mlplatform.settings import Settings, child_environment, settings, silence_telemetry
 
 silence_telemetry()
@@ -59,7 +59,11 @@ def supervisor_command(arguments: list[str], told: Settings) -> list[str]:
     command += ["--listening", arguments[arguments.index("--fd") + 1], "--bundle", str(bundle)]
     command += ["--bundles", str(told.home / "bundles"), "--gateways", str(told.gateway_workers)]
     # A bundle that was named by hand is what is served.
-    return command if told.bundle else [*command, "--pointer", str(pointer_path(told.home, _model(bundle)))]
+    if told.bundle is None:
+        model = _model(bundle)
+        command += ["--plan", str(plan_path(told.home, model)), "--model", model]
+        command += ["--flags", told.flags, "--home", str(told.home)] if told.flags else []
+    return command
 
 
 def _model(bundle: Path) -> str:

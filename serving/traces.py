@@ -25,8 +25,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import Message, Receive, Scope, Send
 
 from serving.access import request_id
+from serving.batch import Batch
 from serving.live_model import LiveModel
-from serving.predictor import Batch
 
 CLOSE_SECONDS = 2.0
 """For the spans that still wait when the process ends; those of a collector that does not take them are lost."""
@@ -115,7 +115,7 @@ class Traces:
 
         def logged(live: LiveModel, batch: Batch) -> None:
             log(live, batch)
-            if not self._open:
+            if not self._open or batch.asks.route[0].arm == "shadow":
                 return
             started = batch.queue + min(batch.asks.received)
             for row, (name, received) in enumerate(zip(batch.asks.request_id, batch.asks.received, strict=True)):

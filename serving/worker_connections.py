@@ -32,6 +32,11 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 """Seconds between attempts at most: a worker that is up again is noticed within them."""
 
+LEAVE_SECONDS = 4.0
+"""For which a worker that is to go is still asked where there is no other; the supervisor ends it a second later."""
+
+LOOK_SECONDS = 0.02
+
 MOST_UNANSWERED = 8
 """Batches that a late worker may hold. More would pile up, in memory, before one that hangs."""
 
@@ -69,6 +74,8 @@ class ModelWorkers:
         self._clock = clock
         self._hedge_after = hedge_after
         self._numbers = count()
+        self._leaving: set[_Worker] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Connect to every worker that is there; from now on those that are not are tried again by themselves."""
@@ -76,9 +83,38 @@ class ModelWorkers:
         for worker in self._workers:
             worker.keep_connected()
 
+    def follow(self, sockets: Sequence[Path]) -> None:
+        """Go on with these workers; those that are gone are asked until one that stays can be."""
+        staying = [worker for worker in self._workers if worker not in self._leaving]
+        gone = [worker for worker in staying if worker.path not in sockets]
+        known = {worker.path for worker in staying}
+        for worker in (fresh := [_Worker(path) for path in sockets if path not in known]):
+            worker.keep_connected()
+        self._workers += fresh
+        if gone:
+            self._leaving |= {*gone}
+            task = asyncio.get_running_loop().create_task(self._let_go(gone))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
     async def close(self) -> None:
         """Let every connection go; who still waits gets `WorkerLost`."""
-        await asyncio.gather(*(worker.close() for worker in self._workers))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(worker.close() for worker in {*self._workers, *self._leaving}))
+
+    async def _let_go(self, gone: list["_Worker"]) -> None:
+        """Whoever ends them gives them some seconds for what they hold, which is as long as they are good for."""
+        until = self._clock() + LEAVE_SECONDS
+        while self._clock() < until and not any(
+            worker.connection for worker in self._workers if worker not in self._leaving
+        ):
+            await asyncio.sleep(LOOK_SECONDS)
+        self._workers = [worker for worker in self._workers if worker not in gone]
+        while self._clock() < until and any(worker.connection and worker.connection.unanswered for worker in gone):
+            await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.gather(*(worker.close() for worker in gone))
+        self._leaving -= {*gone}
 
     @property
     def connected(self) -> int:

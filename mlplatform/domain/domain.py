@@ -173,6 +173,17 @@ class Domain:
                 raise DeclarationError(
                     f"model {model.name}: segment {segment.name} reads {segment.column}, which no request has"
                 )
+        if model.rollout and model.rollout.sticky is not None and model.rollout.sticky not in asked:
+            raise DeclarationError(
+                f"model {model.name}: its rollout draws by {model.rollout.sticky}, which no request has"
+            )
+        by_a_time = [each.name for each in self.requests.columns if each.dtype.is_temporal()]
+        if model.rollout and model.rollout.sticky in by_a_time:
+            # A time has no one text: alone and in a table it would be two keys, and may fall to two arms.
+            raise DeclarationError(
+                f"model {model.name}: its rollout draws by {model.rollout.sticky}, which is a time. Name the column of "
+                "the user"
+            )
 
 
 def _named(declared: tuple[Named, ...], name: str, kind: str) -> Named:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import polars as pl
 
 from mlplatform.domain.monitoring import Monitoring
+from mlplatform.domain.rollout import Rollout
 from mlplatform.domain.serving import BreakerSettings
 from mlplatform.domain.threshold import Threshold
 
@@ -243,6 +244,9 @@ class ModelSpec:
     )
 
     monitoring: Monitoring = Monitoring()
+
+    rollout: Rollout | None = None
+    """How a challenger comes to answer everybody. None: a model that passes its gate becomes champion at once."""
 
     decision: Threshold | None = None
     """Binary: probability from which the prediction is 1."""

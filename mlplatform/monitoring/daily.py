@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from mlplatform.domain.domain import Domain
 from mlplatform.features.tables import partition_end
-from mlplatform.monitoring.pickup import answers_by_day
+from mlplatform.monitoring.pickup import rows_by_day
 from mlplatform.provenance.platform import Platform
 
 Due = Callable[[Platform, Domain], Mapping[str, str]]
@@ -42,11 +42,11 @@ def judged_from(version: str) -> str:
 
 
 def answers_of_days_over(platform: Platform, domain: Domain) -> dict[str, str]:
-    """ISO day -> how many answers the log has of it, for the days whose answers are all there."""
+    """ISO day -> how many rows the log has of it, for the days whose answers are all there."""
     now = platform.clock()
     return {
-        day: str(answers)
-        for day, answers in answers_by_day(platform, domain).items()
+        day: str(rows)
+        for day, rows in rows_by_day(platform, domain).items()
         # Where requests tell their own time they may tell one before the domain's first day, which has no partition.
         if day >= domain.start.isoformat() and now >= partition_end(day) + log_settles
     }

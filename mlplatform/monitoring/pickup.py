@@ -30,7 +30,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import SegmentUnreadable, Unavailable
-from mlplatform.monitoring.prediction_log import decode, frame, log_folder, schema
+from mlplatform.monitoring.prediction_log import SHADOW, decode, frame, log_folder, schema
 from mlplatform.provenance.files import alone
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.segments import finished, read
@@ -83,8 +83,20 @@ def logged(platform: Platform, domain: Domain, day: str) -> pl.LazyFrame | None:
     return pl.scan_delta(uri, storage_options=options).filter(pl.col("day") == date.fromisoformat(day))
 
 
-def answers_by_day(platform: Platform, domain: Domain) -> dict[str, int]:
-    """ISO day -> answers in the log, from its metadata alone: no file is opened."""
+def answered(platform: Platform, domain: Domain, day: str) -> pl.LazyFrame | None:
+    """Answers of one day of the log: its rows, those of the shadow left out; None: nothing was ever logged."""
+    log = logged(platform, domain, day)
+    return None if log is None else log.filter(pl.col("arm") != SHADOW)
+
+
+def answers_on(platform: Platform, domain: Domain, day: str) -> int:
+    """How many answers the log has of a day."""
+    log = answered(platform, domain, day)
+    return 0 if log is None else int(log.select(pl.len()).collect().item())
+
+
+def rows_by_day(platform: Platform, domain: Domain) -> dict[str, int]:
+    """ISO day -> rows of the log, those of the shadow too, from its metadata alone: no file is opened."""
     uri, options = log_table(platform, domain), log_options(platform)
     if not DeltaTable.is_deltatable(uri, options):
         return {}

@@ -21,6 +21,10 @@ phases = ("queue", "features", "hop", "score", "total")
 """What is timed of an answer: in the table `queue_us` and so on."""
 
 
+SHADOW = "shadow"
+"""The arm whose rows are nobody's answer."""
+
+
 class Batch(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """The answers of one batch: what is the same for all of them once, then the columns, one entry per row.
 
@@ -52,7 +56,7 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     key: list[str | None]
     """Id of the API key, never the key."""
     arm: list[str]
-    """`champion`, `challenger`, `shadow`."""
+    """`champion` or `challenger`: the arm that answered. `shadow`: the other arm, whose score nobody was given."""
     source: list[str]
     """`model`, or the fallback tier."""
     degraded: list[bool]
@@ -76,6 +80,10 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """View -> revision of the partition that the values come from, by row; None where not present."""
     event_times: dict[str, list[int | None]] = {}
     """View -> when the values were last true, microseconds since the epoch, UTC, by row."""
+    plan: list[str] = []
+    """Version of the plan that it was routed by; empty where there was none."""
+    propensity: list[float] = []
+    """How probable it was that this arm answered: under exploration it is what an unbiased estimate divides by."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -138,13 +146,17 @@ schema: Mapping[str, pl.DataType] = {
         )
     ),
     **{f"{phase}_us": pl.Int64() for phase in phases},
+    "plan": pl.String(),
+    "propensity": pl.Float64(),
 }
 """The table `prediction_log`: one row per answer.
 
 As `Batch` says, and: `prediction` as text (a domain has models of several tasks; the numbers are in `scores`);
 `features` in the order of the manifest, NaN where missing, null where they could not be computed; `views` what was read
 of the online store, where `revision` names what the store held, and `event_time` and `value_revision` the very row of
-the view's table; a phase is null where it was not gone through."""
+the view's table; a phase is null where it was not gone through; `plan` and `propensity` are null where they were not
+told. A request has a second row, of arm `shadow`, where the other arm scored it too: same `request_id`, `at` and
+`received`, its own manifest, scores and latency."""
 
 
 def frame(batches: Sequence[Batch]) -> pl.DataFrame:
@@ -171,8 +183,10 @@ def frame(batches: Sequence[Batch]) -> pl.DataFrame:
     columns["scores"] = _vectors([each.scores for each in batches], rows, np.dtype("<f8"))
     columns["features"] = _vectors([each.features for each in batches], rows, np.dtype("<f4"))
     columns["views"] = _joined(_views(each) for each in batches)
+    columns["plan"] = _joined([said or None for said in each.plan] or _untold(each) for each in batches)
+    columns["propensity"] = _joined(each.propensity or _untold(each) for each in batches)
     for phase in phases:
-        columns[f"{phase}_us"] = _joined(each.latency.get(phase) or [None] * len(each.request_id) for each in batches)
+        columns[f"{phase}_us"] = _joined(each.latency.get(phase) or _untold(each) for each in batches)
     return pl.DataFrame(
         {
             name: values if isinstance(values := columns[name], pl.Series) else pl.Series(values, dtype=dtype)
@@ -184,6 +198,10 @@ def frame(batches: Sequence[Batch]) -> pl.DataFrame:
 
 def _joined(parts: Iterable[Iterable[Any]]) -> list[Any]:
     return list(itertools.chain.from_iterable(parts))
+
+
+def _untold(batch: Batch) -> list[None]:
+    return [None] * len(batch.request_id)
 
 
 def _requests(batch: Batch) -> list[str]:

@@ -19,7 +19,7 @@ from mlplatform.domain.column import Column
 from mlplatform.domain.domain import Domain
 from mlplatform.errors import InvalidRequest
 from mlplatform.features.view import instant
-from mlplatform.monitoring.pickup import logged
+from mlplatform.monitoring.pickup import answered
 from mlplatform.provenance.platform import Platform
 from mlplatform.scoring.request import read_request, request_frame
 
@@ -99,7 +99,7 @@ def served_on(platform: Platform, domain: Domain, day: str, *, at_most: int = ro
     ----------
     at_most : rows of one manifest to take
     """
-    log = logged(platform, domain, day)
+    log = answered(platform, domain, day)
     if log is None:
         return []
     of = ["model", "manifest"]

@@ -1,6 +1,5 @@
 """`mlplatform alerts`: what is open, what was, who was told, what is to be quiet, and what a person has ended."""
 
-import getpass
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from mlplatform.monitoring.alerts.message import how_long, message, messages
 from mlplatform.monitoring.alerts.rule_names import rules_of
 from mlplatform.monitoring.alerts.send import Channels, unserved
 from mlplatform.provenance.files import alone
+from mlplatform.provenance.person import logged_in
 from mlplatform.provenance.platform import Platform
 
 _units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
@@ -87,7 +87,7 @@ def silence(
     until = now + duration(lasting)
     for domain in meant:
         journal = Journal(journal_folder(platform.home, domain.name), platform.clock)
-        journal.append(Silence(at=now, what=what, until=until, reason=reason, actor=getpass.getuser()))
+        journal.append(Silence(at=now, what=what, until=until, reason=reason, actor=logged_in()))
         journal.close()
     return until, [each.name for each in meant]
 
@@ -146,7 +146,7 @@ def close(
     """
     if not reason.strip():
         raise DeclarationError("a closing needs a reason: whoever meets the alert again reads it")
-    now, by = platform.clock(), f"by {getpass.getuser()}: {reason}"
+    now, by = platform.clock(), f"by {logged_in()}: {reason}"
     closed: list[Alert] = []
     for domain in domains:
         if not _open(_known(platform, domain), domain, what):

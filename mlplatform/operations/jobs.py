@@ -3,7 +3,6 @@
 A run in process spares the 8 to 25 s that the daemon takes to start one; it is recorded like any other.
 """
 
-import getpass
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from mlplatform.errors import DeclarationError, PromotionRefused
 from mlplatform.features.partitions import daily, recipes
 from mlplatform.features.sensors import features_job_name, range_end, range_start
 from mlplatform.provenance.files import alone, write_whole
+from mlplatform.provenance.person import logged_in
 from mlplatform.provenance.platform import Platform
 from mlplatform.retraining.sensors import training_job_name
 from mlplatform.rollout.judge import load_decision
@@ -137,7 +137,7 @@ def _execute(
     result = definitions.resolve_job_def(job).execute_in_process(
         instance=instance,
         run_config=quiet,
-        tags={"user": getpass.getuser(), **(tags or {})},
+        tags={"user": logged_in(), **(tags or {})},
         partition_key=partition,
         asset_selection=keys,
     )

@@ -5,6 +5,7 @@ A recipe has one model. Asked again, it gives the bundle that is there; it never
 
 import io
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,7 +26,8 @@ from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.record import Record
 from mlplatform.registry.bundle import Bundle, load_bundle, write_bundle
-from mlplatform.registry.ledger import Ledger
+from mlplatform.registry.ledger import MOVES, Ledger
+from mlplatform.registry.manifest import SHORT_DIGITS
 from mlplatform.scoring.booster import matrix, raw_scores
 from mlplatform.training.calibrate import fit_calibration
 from mlplatform.training.dataset import load_rows
@@ -140,6 +142,28 @@ def bundle_of(platform: Platform, digest: str) -> Bundle:
     return load_bundle(platform.bundles / digest)
 
 
+def named_bundle(platform: Platform, model: str, named: str) -> Bundle:
+    """The bundle of `domain/model` by its manifest's digest, or by the beginning of it that people are shown.
+
+    Raises
+    ------
+    DataError
+        No bundle, or more than one, is named so, or it is one of another model.
+    """
+    is_digest = re.fullmatch(f"[0-9a-f]{{{SHORT_DIGITS},64}}", named)
+    found = [each.name for each in platform.bundles.glob(f"{named}*")] if is_digest else []
+    if len(found) != 1:
+        told = f"{len(found)} bundles begin with it" if found else "there is no such bundle"
+        raise DataError(
+            f"{named!r} is no manifest of {model}: {told}. Give the digest, or its first {SHORT_DIGITS} digits at "
+            "least, as `mlplatform ledger show` and the asset `model` tell them"
+        )
+    bundle = bundle_of(platform, found[0])
+    if bundle.manifest.model != model:
+        raise DataError(f"manifest {named} is of {bundle.manifest.model}, not of {model}. Name that model")
+    return bundle
+
+
 def promoted_bundle(platform: Platform, domain: Domain, model: ModelSpec, recipe: str) -> Path:
     """Folder of the recipe's bundle, if its model has been promoted.
 
@@ -150,8 +174,9 @@ def promoted_bundle(platform: Platform, domain: Domain, model: ModelSpec, recipe
     """
     name = f"{domain.name}/{model.name}"
     digest = load_candidate(platform.training(domain.name, model.name, recipe)).manifest
-    if digest not in {entry.to_manifest for entry in Ledger(platform).entries(name)}:
-        raise PromotionRefused(name, recipe, ["it has no entry in the ledger; materialise `promotion` first"])
+    # An approval is an entry too, and moves nothing.
+    if digest not in {entry.to_manifest for entry in Ledger(platform).entries(name) if entry.action in MOVES}:
+        raise PromotionRefused(name, recipe, ["the ledger tells of no promotion; materialise `promotion` first"])
     return platform.bundles / digest
 
 

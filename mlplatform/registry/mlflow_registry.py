@@ -27,6 +27,9 @@ Alias = Literal["candidate", "challenger", "champion"]
 
 SQLITE = "sqlite:///"
 
+_no_alias = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow answers for a model, or an alias of one, that it does not have."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedModel:
@@ -108,6 +111,30 @@ def set_alias(tracking_uri: str, *, manifest: Manifest, alias: Alias) -> None:
             f"MLflow holds no version of {name} with manifest {manifest.short_digest}. Log the model first"
         )
     client.set_registered_model_alias(name, alias, version)
+
+
+def remove_alias(tracking_uri: str, *, model: str, alias: Alias) -> None:
+    """Let an alias of `domain/model` point at nothing; nothing is done where it does."""
+    if digest_of_alias(tracking_uri, model=model, alias=alias) is not None:
+        _client(tracking_uri).delete_registered_model_alias(registered_name(model), alias)
+
+
+def digest_of_alias(tracking_uri: str, *, model: str, alias: Alias) -> str | None:
+    """Digest of the manifest that an alias of `domain/model` points at; None where it points at nothing.
+
+    A database that is not there is not made for the question.
+    """
+    if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).exists():
+        return None
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = _client(tracking_uri).get_model_version_by_alias(registered_name(model), alias)
+    except MlflowException as error:
+        if error.error_code in _no_alias:
+            return None
+        raise
+    return version.tags.get("manifest")
 
 
 def _client(tracking_uri: str) -> "MlflowClient":

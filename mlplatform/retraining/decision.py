@@ -7,7 +7,7 @@ when it says something new, when an event asked for it, and once a day.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
-from typing import Any
+from typing import Any, Literal
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
@@ -35,9 +35,9 @@ class Decision:
     recipe: Recipe | None
     """There exactly where the outcome is `train`."""
 
-    def waits_for_features(self, why: str) -> "Decision":
-        """The same, put off until the features are up to date."""
-        verdict = Verdict(outcome="wait", kind="features", reason=f"{self.verdict.reason}; {why}")
+    def waits_for(self, kind: Literal["features", "rollout"], why: str) -> "Decision":
+        """The same, put off: until the features are up to date, or the rollout of a challenger has ended."""
+        verdict = Verdict(outcome="wait", kind=kind, reason=f"{self.verdict.reason}; {why}")
         return replace(self, verdict=verdict, recipe=None)
 
 

@@ -34,6 +34,7 @@ Kind = Literal[
     "labels",
     "data",
     "features",
+    "rollout",
     "unknown_partition",
 ]
 """What a decision turned on. A later decision of the same outcome and kind says the same again."""

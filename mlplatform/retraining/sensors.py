@@ -22,6 +22,8 @@ from mlplatform.features.chain import due
 from mlplatform.features.partitions import recipes
 from mlplatform.features.sensors import failures_in_a_row, features_job_name, retry_at, unfinished_run
 from mlplatform.provenance.platform import Platform
+from mlplatform.registry.ledger import Ledger, standing
+from mlplatform.registry.manifest import SHORT_DIGITS
 from mlplatform.retraining.assets import decision_key, materialization
 from mlplatform.retraining.decision import decide, refused, to_record
 from mlplatform.retraining.events import event_folder, news, prune
@@ -85,7 +87,9 @@ def retraining_sensor(domain: Domain, model: ModelSpec) -> dg.SensorDefinition:
         if decision.recipe is not None and (
             unfinished_run(context.instance, platform, features_job_name(domain)) or due(platform, domain).days
         ):
-            decision = decision.waits_for_features("features are being brought up to date first")
+            decision = decision.waits_for("features", "features are being brought up to date first")
+        if decision.recipe is not None and (other := _challenger(platform, domain, model)):
+            decision = decision.waits_for("rollout", f"the rollout of {other[:SHORT_DIGITS]} comes to its end first")
         made, reason = decision.recipe, decision.verdict.reason
         if made is not None:
             save_recipe(platform.training(domain.name, model.name, made.key), made)
@@ -106,6 +110,12 @@ def retraining_sensor(domain: Domain, model: ModelSpec) -> dg.SensorDefinition:
         return _launch(domain, model, made, run_key=made.key, events=events)
 
     return sensor
+
+
+def _challenger(platform: Platform, domain: Domain, model: ModelSpec) -> str:
+    """Digest of what is being rolled out; empty where nothing is. One at a time: a second one would not be promoted."""
+    now = standing(Ledger(platform).entries(f"{domain.name}/{model.name}"))
+    return now.challenger.to_manifest if now.challenger else ""
 
 
 def newest_recipe(

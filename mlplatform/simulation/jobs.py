@@ -6,7 +6,6 @@ simulation too, without a list of it. Runs are recorded on the Dagster instance 
 The real daemon reads the wall's clock: both at once would judge the same days at two different times. It is refused.
 """
 
-import getpass
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +24,11 @@ from mlplatform.features.assets import only_due_tag
 from mlplatform.features.chain import due
 from mlplatform.features.landing.landing import landed
 from mlplatform.features.sensors import features_job_name, range_end, range_start
-from mlplatform.monitoring.pickup import answers_by_day
+from mlplatform.monitoring.pickup import answers_on
 from mlplatform.monitoring.prediction_log import log_folder
 from mlplatform.monitoring.sensors import pickup_job_name
 from mlplatform.operations.jobs import dagster_instance, quiet
+from mlplatform.provenance.person import logged_in
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.run_process import end_run, runs_without_process
 from mlplatform.provenance.segments import finished
@@ -120,7 +120,7 @@ class SimulatedDaemon:
             if finished(log_folder(self.platform.home, self.domain.name)):
                 job = pickup_job_name(self.domain)
                 yield self._execute(job, partition=f"{self.platform.clock():%Y-%m-%d}")
-            if answers_by_day(self.platform, self.domain).get(day, 0) >= answers or time.monotonic() > until:
+            if answers_on(self.platform, self.domain, day) >= answers or time.monotonic() > until:
                 return
             time.sleep(0.05)
 
@@ -171,7 +171,7 @@ class SimulatedDaemon:
                 self._jobs[job].execute_in_process,
                 instance=self.instance,
                 run_config=quiet,
-                tags={"user": getpass.getuser(), **(tags or {})},
+                tags={"user": logged_in(), **(tags or {})},
                 partition_key=partition,
                 asset_selection=keys,
                 raise_on_error=False,

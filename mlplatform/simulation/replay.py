@@ -25,7 +25,7 @@ from mlplatform.features.landing.landing import days_landed_by_all, land
 from mlplatform.monitoring.behaviour.tables import latest_behaviour
 from mlplatform.monitoring.findings_table import judgements
 from mlplatform.monitoring.outcomes.latest import latest_outcomes
-from mlplatform.monitoring.pickup import answers_by_day, instants_by_day, logged
+from mlplatform.monitoring.pickup import answered, answers_on, instants_by_day, rows_by_day
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.ledger import Ledger
 from mlplatform.simulation.clock import SimulatedClock
@@ -169,7 +169,7 @@ def days_to_replay(platform: Platform, domain: Domain, first: date, last: date) 
         known = instants_by_day(platform, domain)
         later = [
             day
-            for day in answers_by_day(platform, domain)
+            for day in rows_by_day(platform, domain)
             if day > todo[0].isoformat() and (day not in known or known[day][1] >= closing(todo[0]))
         ]
         if later:
@@ -233,12 +233,12 @@ class Replay:
         told = Replayed(day=day.isoformat(), injected=self._injected(day))
         part = _Parts(told.seconds)
         with part("requests"):
-            known = answers_by_day(self.platform, self.domain).get(told.day, 0)
+            known = answers_on(self.platform, self.domain, told.day)
             requests, ids = self._left_to_ask(day)
         with part("asking"):
             statuses = self._ask(day, requests, ids, service)
-        told.asked, answered = sum(statuses.values()), statuses[200]
-        told.not_answered = told.asked - answered
+        told.asked, given = sum(statuses.values()), statuses[200]
+        told.not_answered = told.asked - given
         with part("asking"):
             self._ask_until_closing(day, service)
         self.clock.move_to(closing(day))
@@ -246,7 +246,7 @@ class Replay:
             self._land(day)
         before = Ledger(self.platform).champion(self._name)
         failures: dict[str, list[str]] = {}
-        for ran in self.daemon.tick(answers=known + answered, day=told.day):
+        for ran in self.daemon.tick(answers=known + given, day=told.day):
             self.tell(f"{told.day}: {ran.job} {ran.partition}")
             name = "training" if self.daemon.is_training(ran) else ran.job
             told.seconds[name] = told.seconds.get(name, 0.0) + ran.seconds
@@ -277,7 +277,7 @@ class Replay:
             places = [number * requests.height // self.rows_per_day for number in range(self.rows_per_day)]
             requests = requests[places]
         ids = pl.Series(request_ids(day.isoformat(), requests.height), dtype=pl.String)
-        log = logged(self.platform, self.domain, day.isoformat())
+        log = answered(self.platform, self.domain, day.isoformat())
         if log is None:
             return requests, ids.to_list()
         unknown = ~ids.is_in(log.select("request_id").collect().to_series().implode())
@@ -313,7 +313,7 @@ class Replay:
 
     def _look_at_log(self, told: Replayed) -> None:
         """What the log says of the day's answers."""
-        log = logged(self.platform, self.domain, told.day)
+        log = answered(self.platform, self.domain, told.day)
         if log is None:
             return
         rows = log.select("at", "source", "model_version", "total_us").collect().sort("at")
@@ -337,7 +337,7 @@ class Replay:
         metric = self.model.gate.metric
         for behaviour in latest_behaviour(self.platform, self.domain, until=told.day).get(told.day, []):
             for figure in behaviour.figures:
-                own = behaviour.model == self.model.name and behaviour.arm != "shadow"
+                own = behaviour.model == self.model.name and not behaviour.is_shadow
                 if own and (figure.name, figure.part) == ("estimated", metric) and figure.value is not None:
                     told.losses.setdefault(f"estimated {metric}", figure.value)
         for outcome in latest_outcomes(self.platform, self.domain, until=told.day):

@@ -174,10 +174,12 @@ def load_recipe(folder: Path) -> Recipe:
 
 
 def _declaration(domain: Domain, model: ModelSpec) -> str:
-    """Of all that makes the model; how it is watched, and when it is trained again, makes no other one."""
+    """Of all that makes the model; how it is watched, trained again and rolled out makes no other one."""
     on_demand = [each for name in model.on_demand for each in domain.on_demand if each.name == name]
     fitted = [each for name in model.fitted for each in domain.fitted if each.name == name]
-    trained = replace(model, monitoring=ModelSpec.monitoring, retraining=ModelSpec.retraining)
+    trained = replace(
+        model, monitoring=ModelSpec.monitoring, retraining=ModelSpec.retraining, rollout=ModelSpec.rollout
+    )
     return declaration_version(trained, domain.requests, *on_demand, *fitted)
 
 

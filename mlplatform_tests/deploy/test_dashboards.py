@@ -36,7 +36,11 @@ EXPRESSIONS = [(each.name, each.expression) for each in rules()] + [
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
     """Every sample of a service in which everything has happened once: name -> labels."""
     metrics = Metrics(tmp_path_factory.mktemp("metrics"))
-    metrics.answered("shop/late", "champion", {"model": 2, "rules": 1}, [0.001, 0.002, 0.3])
+    metrics.answered("shop/late", {("model", "champion"): 2, ("rules", "champion"): 1}, [0.001, 0.002, 0.3])
+    metrics.shadowed("shop/late", {"model": 3})
+    metrics.shadow_dropped("shop/late", 1)
+    metrics.rerouted("shop/late", "no_key")
+    metrics.share("shop/late", 0.05)
     metrics.batch(3, queue=0.001, features=0.001, hop=0.0001, score=0.001)
     metrics.queued(1)
     for status in (400, 401, 422, 429, 503):

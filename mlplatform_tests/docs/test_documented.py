@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from mlplatform import cli, errors
-from mlplatform.cli import app
+from mlplatform.cli.command import app
 from mlplatform.definitions import defs
 from mlplatform.domain import column, domain, model, source, view
 from mlplatform.features.tables import stages

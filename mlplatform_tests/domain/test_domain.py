@@ -8,6 +8,8 @@ import pytest
 
 from mlplatform.domain.column import Column, Contract, Freshness
 from mlplatform.domain.domain import Domain
+from mlplatform.domain.rollout import Rollout, Step
+from mlplatform.domain.threshold import Threshold
 from mlplatform.domain.view import ImportedView
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import DeclarationError
@@ -16,7 +18,9 @@ VIEW, MODEL, ON_DEMAND, FITTED = DOMAIN.views[0], DOMAIN.models[0], DOMAIN.on_de
 ORDERS, DELIVERIES = DOMAIN.sources[0], DOMAIN.derived[0]
 COURIER = ImportedView(domain="fleet", name="vans", entity=("courier",), features=VIEW.features[:1], ttl=VIEW.ttl)
 
-Change = Callable[[], Domain]
+HOUR = timedelta(hours=1)
+
+Change = Callable[[], Domain | Rollout]
 
 REFUSED: dict[str, tuple[Change, str]] = {
     "a table twice": (
@@ -100,6 +104,32 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a segment of no request column": (
         lambda: replace(DOMAIN, models=(replace(MODEL, segments=(replace(MODEL.segments[0], column="van"),)),)),
         "model late_order: segment district reads van, which no request has",
+    ),
+    "a rollout that draws by no request column": (
+        lambda: replace(DOMAIN, models=(replace(MODEL, rollout=Rollout(sticky="van")),)),
+        "model late_order: its rollout draws by van, which no request has",
+    ),
+    "a rollout that draws by a time": (
+        lambda: replace(DOMAIN, models=(replace(MODEL, rollout=Rollout(sticky="ordered_at")),)),
+        "model late_order: its rollout draws by ordered_at, which is a time",
+    ),
+    "a rollout without steps": (lambda: Rollout(steps=()), "a rollout has one step or more"),
+    "steps that go down": (
+        lambda: Rollout(steps=(Step(share=0.5, bake=HOUR), Step(share=0.2, bake=HOUR))),
+        "each of a larger share than the one before, from 0 to 1; not [0.5, 0.2]",
+    ),
+    "more than everybody": (lambda: Rollout(steps=(Step(share=1.5, bake=HOUR),)), "from 0 to 1; not [1.5]"),
+    "a step that bakes for less than no time": (
+        lambda: Rollout(steps=(Step(share=0.5, bake=-HOUR),)),
+        "bakes for no time or longer",
+    ),
+    "a doubt that is none": (
+        lambda: Rollout(doubt=Threshold(value=1.0, reason="any will do")),
+        "a rollout's `doubt` is a probability between 0 and 1",
+    ),
+    "more exploration than a plan can say": (
+        lambda: Rollout(exploration=Threshold(value=0.6, reason="to see more")),
+        "a rollout's `exploration` is a share of requests, from 0 to 0.5; not 0.6",
     ),
 }
 

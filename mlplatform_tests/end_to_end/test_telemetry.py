@@ -72,7 +72,7 @@ sys.addaudithook(guard)
 """
 
 CHAIN = f"""
-from mlplatform.cli import app
+from mlplatform.cli.command import app
 for arguments in (["land", "synthetic"], ["backfill", "synthetic"], ["train", "{NAME}"]):
     app(arguments, standalone_mode=False)
 """

@@ -69,6 +69,8 @@ UPSTREAM = {
     "late_order/model": {"late_order/training_set"},
     "late_order/evaluation": {"late_order/model"},
     "late_order/promotion": {"late_order/evaluation"},
+    "late_order/rollout": {"late_order/promotion"},
+    "late_order/dossier": {"late_order/promotion", "late_order/rollout"},
     "late_order/bento": {"late_order/promotion"},
 }
 

@@ -23,7 +23,7 @@ SECONDS = 90.0
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
-        "mlplatform.cli",
+        "mlplatform.cli.command",
         "mlplatform.definitions",
         "mlplatform.operations.jobs",
         "great_expectations",
@@ -83,7 +83,7 @@ def _run(
     meet_at: Moment | None,
     meeting: Barrier | None,
 ) -> None:
-    from mlplatform.cli import app_main
+    from mlplatform.cli.command import app_main
 
     os.environ["MLPLATFORM_HOME"] = home
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -18,10 +18,11 @@ from mlplatform.monitoring.pickup import pick_up
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import Matrix, raw_scores
+from serving.batch import Ask
 from serving.circuit_breaker import CircuitBreaker
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
-from serving.predictor import Ask, Predictor
+from serving.predictor import Predictor
 from serving.worker_connections import Scored
 
 BATCH = 25

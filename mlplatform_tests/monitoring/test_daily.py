@@ -14,7 +14,7 @@ from mlplatform_tests.fakes.synthetic_home import Clock
 def test_only_days_of_the_domain_that_are_over_are_judged(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where requests tell their own time they may tell any: a day before the domain's first has no partition."""
     counts = {"1970-01-01": 1, "2023-12-31": 2, "2024-01-01": 3, "2024-01-19": 4, "2024-01-20": 5}
-    monkeypatch.setattr(daily, "answers_by_day", lambda *_: counts)
+    monkeypatch.setattr(daily, "rows_by_day", lambda *_: counts)
     clock = platform.clock
     assert isinstance(clock, Clock)
     clock.now = datetime(2024, 1, 20, 0, 5, tzinfo=UTC)

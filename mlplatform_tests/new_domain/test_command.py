@@ -4,7 +4,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from mlplatform.cli import app
+from mlplatform.cli.command import app
 from mlplatform.errors import DeclarationError
 from mlplatform_tests.fakes.sample_files import deliveries
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mlplatform.cli import app
+from mlplatform.cli.command import app
 from mlplatform.domain.monitoring import Alerts
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import DeclarationError

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mlplatform.cli import app
+from mlplatform.cli.command import app
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import DataError, DeclarationError
 from mlplatform.features.as_of import as_of

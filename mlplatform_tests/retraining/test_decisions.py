@@ -16,7 +16,7 @@ from mlplatform.errors import StaleRevision
 from mlplatform.monitoring.finding import Finding
 from mlplatform.monitoring.findings_table import keep_findings
 from mlplatform.provenance.platform import Platform
-from mlplatform.registry.ledger import Ledger
+from mlplatform.registry.ledger import Action, Alias, Ledger
 from mlplatform.retraining import sensors
 from mlplatform.retraining.assets import decision_key
 from mlplatform.retraining.decision import decide
@@ -286,3 +286,28 @@ def test_what_cannot_be_trained_waits(daemon: Daemon) -> None:
     assert not daemon.tick(impossible).run_requests
     assert daemon.kept() == [("wait", "data")]
     assert "nothing is left to train on" in trail(daemon.platform, DOMAIN, MODEL.name).records[0].reason
+
+
+def test_nothing_is_trained_while_a_challenger_is_rolled_out(daemon: Daemon) -> None:
+    """It could not be promoted; when the rollout has ended, what was put off is trained."""
+    ledger = Ledger(daemon.platform)
+
+    def move(action: Action, alias: Alias) -> None:
+        ledger.append(
+            f"{DOMAIN.name}/{MODEL.name}",
+            action=action,
+            alias=alias,
+            to_manifest="b" * 64,
+            actor="a test",
+            reason="to see what waits",
+            evidence={},
+        )
+
+    move("promote", "challenger")
+    assert not daemon.tick().run_requests
+    assert daemon.kept() == [("wait", "rollout")]
+    assert "the rollout of bbbbbbbbbbbb comes to its end first" in (
+        trail(daemon.platform, DOMAIN, MODEL.name).records[0].reason
+    )
+    move("finish", "champion")
+    assert daemon.tick().run_requests

@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from mlplatform.cli.command import app
+from mlplatform.domain.rollout import Rollout
 from mlplatform.errors import BundleCorrupt, PromotionRefused, StaleRevision
 from mlplatform.registry.bundle import Bundle
 from mlplatform.registry.candidate import bundle_of, load_candidate
 from mlplatform.registry.ledger import Entry, Ledger
-from mlplatform.registry.pointer import pointer_path, read_pointer
 from mlplatform.rollout import promotion
 from mlplatform.rollout.judge import judge_candidate, load_decision
+from mlplatform.rollout.moves import roll_back
+from mlplatform.rollout.plan import from_file
+from mlplatform.rollout.plan_file import plan_path
 from mlplatform.rollout.promotion import promote
 from mlplatform_tests.fakes.synthetic_home import TrainedHome, train
 
@@ -47,6 +52,12 @@ def challenged(own_trained: TrainedHome) -> TrainedHome:
     return replace(own_trained, model=model, recipe=made)
 
 
+@pytest.fixture
+def rolling(challenged: TrainedHome) -> TrainedHome:
+    """The same, with a model that declares a rollout."""
+    return replace(challenged, model=replace(challenged.model, rollout=Rollout()))
+
+
 def rewrite(folder: Path, **changes: Any) -> None:
     """Let a decision say something else."""
     path = folder / "decision.json"
@@ -65,13 +76,13 @@ def test_the_first_model_that_passes_becomes_champion(judged: TrainedHome) -> No
 
 def test_running_services_are_pointed_at_it(judged: TrainedHome) -> None:
     """At the promotion; and when it is asked for again, should its process have been killed before it could point."""
-    pointer = pointer_path(judged.platform.home, NAME)
-    pointer.unlink(missing_ok=True)
+    plan = plan_path(judged.platform.home, NAME)
+    plan.unlink(missing_ok=True)
     entry = promoted(judged)
-    assert read_pointer(pointer) == entry.to_manifest
-    pointer.unlink()
+    assert from_file(plan.read_bytes(), NAME).champion == entry.to_manifest
+    plan.unlink()
     assert promoted(judged) == entry
-    assert read_pointer(pointer) == entry.to_manifest
+    assert from_file(plan.read_bytes(), NAME).champion == entry.to_manifest
 
 
 def test_a_better_one_takes_its_place(challenged: TrainedHome) -> None:
@@ -136,7 +147,7 @@ def test_an_event_between_reading_and_writing_refuses_the_promotion(
 
     def overtaken(*asked: Any) -> Bundle:
         Ledger(challenged.platform).append(
-            NAME, action="roll_back", alias="champion", to_manifest="e" * 64, actor="other", reason="", evidence={}
+            NAME, action="roll_back", alias="champion", to_manifest="e" * 64, actor="other", reason="-", evidence={}
         )
         return bundle_of(*asked)
 
@@ -154,3 +165,73 @@ def test_a_bundle_that_was_touched_is_not_promoted(judged: TrainedHome) -> None:
     with pytest.raises(BundleCorrupt, match=r"calibration\.json"):
         promoted(judged)
     assert ledger_of(judged) == []
+
+
+def test_where_a_rollout_is_declared_it_becomes_challenger(rolling: TrainedHome) -> None:
+    """In the shadow, with the champion as it was; asked for again, nothing more is recorded and the plan is there."""
+    champion = rolling.entry.to_manifest
+    entry = promoted(rolling)
+    assert (entry.action, entry.alias) == ("promote", "challenger")
+    made = ledger_of(rolling)
+    assert [(each.action, each.evidence.get("mode")) for each in made[1:]] == [("promote", None), ("start", "shadow")]
+    assert Ledger(rolling.platform).champion(NAME) == champion
+    plan_path(rolling.platform.home, NAME).unlink()
+    assert promoted(rolling) == entry
+    assert ledger_of(rolling) == made
+    assert entry.to_manifest in plan_path(rolling.platform.home, NAME).read_text()
+
+
+def test_a_start_that_was_killed_is_made_good_for(rolling: TrainedHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the promotion and the start of the rollout: asked for again, it starts."""
+
+    def killed(*_: Any, **asked: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(promotion, "start", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promoted(rolling)
+    assert [each.action for each in ledger_of(rolling)] == ["promote", "promote"]
+    assert promoted(rolling).number == 2
+    assert [each.action for each in ledger_of(rolling)] == ["promote", "promote", "start"]
+
+
+def test_one_rollout_at_a_time(rolling: TrainedHome) -> None:
+    """Another version waits for its end, and is told how to end it."""
+    settings = replace(rolling.model.settings, rounds=30)
+    other = train(rolling.platform, replace(rolling.model, settings=settings))
+    first = promoted(rolling)
+    with pytest.raises(PromotionRefused, match=f"the rollout of {first.to_manifest[:12]} is under way"):
+        promoted(rolling, other.key)
+    roll_back(rolling.platform, NAME, by="ann", reason="harm")
+    assert promoted(rolling, other.key).alias == "challenger"
+
+
+def test_what_was_rolled_back_comes_again_only_by_an_override(
+    rolling: TrainedHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal says the command; it is logged with its reason, and the rollout begins in the shadow."""
+    digest = promoted(rolling).to_manifest
+    roll_back(rolling.platform, NAME, by="ann", reason="harm")
+    short = digest[:12]
+    with pytest.raises(PromotionRefused, match=f"`mlplatform rollout start {NAME} {short} --override --reason TEXT`"):
+        promoted(rolling)
+    monkeypatch.setattr("mlplatform.cli.rollout.model_named", lambda _: (rolling.domain, rolling.model))
+    monkeypatch.setattr("mlplatform.cli.rollout.platform_from_settings", lambda: rolling.platform)
+    command = ["rollout", "start", NAME, short, "--reason", "it was the feed", "--by", "ann"]
+    assert isinstance(CliRunner().invoke(app, command).exception, PromotionRefused)
+    done = CliRunner().invoke(app, [*command, "--override"])
+    number = len(ledger_of(rolling))
+    assert done.output == f"{NAME}: {short} has shadow: it answers nobody (entry {number} of the ledger, by ann)\n"
+    override, again, start = ledger_of(rolling)[-3:]
+    assert (override.action, override.reason, override.to_manifest) == ("override", "it was the feed", digest)
+    assert again.reason.startswith("it was the feed; the gate says pass")
+    assert start.action == "start"
+
+
+def test_a_champion_that_was_rolled_back_does_not_come_again_by_itself(challenged: TrainedHome) -> None:
+    """Nor where no rollout is declared: its decision still says pass, against the very champion that it left."""
+    promoted(challenged)
+    roll_back(challenged.platform, NAME, by="ann", reason="harm")
+    with pytest.raises(PromotionRefused, match="it was rolled back by ann: harm"):
+        promoted(challenged)

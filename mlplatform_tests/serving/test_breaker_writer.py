@@ -16,11 +16,11 @@ from mlplatform.registry.bundle import Bundle
 from mlplatform.settings import settings
 from mlplatform_tests.fakes.tiny_domain import bundle_of, publish, write_package
 from serving import live_model
+from serving.batch import Ask
 from serving.breaker_writer import BreakerWriter
 from serving.gateway import wall_clock
 from serving.live_model import open_model
 from serving.metrics import Metrics
-from serving.predictor import Ask
 from serving.roster import Version
 
 REQUEST = b'{"berth": "north", "length": 250.0, "flag": "NO"}'

@@ -44,7 +44,7 @@ class Asked:
             now=shop.clock,
         )
         bundle = SimpleNamespace(domain=domain)
-        self.gateway._live = SimpleNamespace(predictor=SimpleNamespace(bundle=bundle))  # type: ignore[assignment]
+        self.gateway._arms.champion = SimpleNamespace(predictor=SimpleNamespace(bundle=bundle))  # type: ignore[assignment]
 
     def post(
         self, body: bytes, *, path: str = "/facts/orders", method: str = "POST", **headers: str

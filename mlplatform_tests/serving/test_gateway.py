@@ -13,7 +13,8 @@ from mlplatform.settings import Settings, settings
 from mlplatform_tests.fakes.model_workers import ModelWorkerProcesses
 from mlplatform_tests.fakes.tiny_domain import bundle_of, publish, write_package
 from serving.access import Access
-from serving.gateway import AGAIN_SECONDS, Gateway
+from serving.arms import AGAIN_SECONDS
+from serving.gateway import Gateway
 from serving.metrics import Metrics
 from serving.roster import Roster, Version, write_roster
 
@@ -45,7 +46,7 @@ def sockets(bundle: Bundle, tmp_path: Path) -> Iterator[tuple[str, ...]]:
 
 def serves(gateway: Gateway) -> Version | None:
     """The version that answers."""
-    return gateway._live.version if gateway._live else None
+    return gateway._arms.champion.version if gateway._arms.champion else None
 
 
 def test_a_version_that_could_not_be_opened_is_tried_again(
@@ -66,15 +67,15 @@ def test_a_version_that_could_not_be_opened_is_tried_again(
             log=lambda live, batch: None,
             clock=lambda: now[0],
         )
-        await gateway._follow()
+        await gateway._arms.start()
         assert serves(gateway) is None
-        assert str(later) in gateway._fault
+        assert str(later) in gateway._arms.fault
         shutil.copytree(bundle.folder, later)
         now[0] = AGAIN_SECONDS - 0.1
-        await gateway._follow()
+        await gateway._arms.start()
         assert serves(gateway) is None
         now[0] = AGAIN_SECONDS
-        await gateway._follow()
+        await gateway._arms.start()
         assert serves(gateway) == version
         await gateway.stop()
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from serving.metrics import Metrics
 
 metrics = Metrics(Path(sys.argv[1]))
-metrics.answered("shop/late", "champion", {"model": 5}, [0.002] * 5)
+metrics.answered("shop/late", {("model", "champion"): 5}, [0.002] * 5)
 metrics.queued(7)
 metrics.connected("shop/late", 1)
 print("counted", flush=True)
@@ -40,8 +40,8 @@ def figures(metrics: Metrics) -> dict[str, float]:
 def test_what_a_worker_counts_is_what_is_shown(tmp_path: Path) -> None:
     """Every method, in the names and units that are promised."""
     metrics = Metrics(tmp_path)
-    metrics.answered("shop/late", "champion", {"model": 2, "simple_model": 1}, [0.0004, 0.001, 20.0])
-    metrics.answered("shop/late", "champion", {"model": 1}, [0.3])
+    metrics.answered("shop/late", {("model", "champion"): 2, ("simple_model", "champion"): 1}, [0.0004, 0.001, 20.0])
+    metrics.answered("shop/late", {("model", "champion"): 1}, [0.3])
     metrics.batch(4, queue=0.001, features=0.0003, hop=0.00001, score=3.0)
     metrics.queued(9)
     metrics.queued(4)
@@ -99,7 +99,7 @@ def test_a_histogram_is_that_of_its_observations(seconds: list[float]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         metrics = Metrics(Path(folder))
-        metrics.answered("m", "champion", {}, seconds)
+        metrics.answered("m", {}, seconds)
         shown = figures(metrics)
         metrics.close()
     for bound in REQUEST_BUCKETS:
@@ -128,7 +128,7 @@ def test_any_worker_shows_what_all_counted_and_a_killed_one_loses_no_count(tmp_p
     own = Metrics(tmp_path)
     own.queued(2)
     own.connected("shop/late", 2)
-    own.answered("shop/late", "champion", {"model": 1}, [0.002])
+    own.answered("shop/late", {("model", "champion"): 1}, [0.002])
     answers = "mlplatform_predictions_total arm=champion model=shop/late source=model"
 
     def told() -> tuple[float, float, float, float]:
@@ -178,7 +178,7 @@ def test_a_label_with_ever_new_values_costs_its_figures_and_nothing_else(tmp_pat
     metrics = Metrics(tmp_path)
     metrics.refused(404)
     for number in range(5000):
-        metrics.answered(f"model {number} {'x' * 100}", "champion", {"model": 1}, [])
+        metrics.answered(f"model {number} {'x' * 100}", {("model", "champion"): 1}, [])
     metrics.refused(404)
     shown = figures(metrics)
     assert shown["mlplatform_refused_total status=404"] == 2

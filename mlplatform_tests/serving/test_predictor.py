@@ -21,8 +21,9 @@ from mlplatform.scoring.fallback import Answer
 from mlplatform_tests.fakes.redis_server import redis_server
 from mlplatform_tests.fakes.tiny_domain import bundle_of, publish, write_package
 from mlplatform_tests.fakes.waiting import until
+from serving.batch import Ask, Batch
 from serving.circuit_breaker import CircuitBreaker
-from serving.predictor import Ask, Batch, Predictor
+from serving.predictor import Predictor
 from serving.view_reader import ViewReader
 from serving.worker_connections import Scored
 

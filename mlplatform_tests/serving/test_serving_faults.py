@@ -23,11 +23,13 @@ from mlplatform.monitoring.prediction_log import decode, log_folder
 from mlplatform.provenance.segments import Contents, finished, read
 from mlplatform.registry.bento import build_bento
 from mlplatform.registry.bundle import Bundle
-from mlplatform.registry.pointer import write_pointer
+from mlplatform.rollout.plan import Plan
+from mlplatform.rollout.plan_file import plan_path, write_plan
 from mlplatform_tests.fakes.bento_server import Server, serving
 from mlplatform_tests.fakes.tiny_domain import bundle_of, publish, write_package
 from mlplatform_tests.fakes.waiting import until
-from serving.supervisor import SILENT_SECONDS
+from serving.child_process import BEHIND, SILENT_SECONDS
+from serving.roster import Roster, read_roster
 
 pytestmark = pytest.mark.end_to_end
 
@@ -48,6 +50,7 @@ class Service:
     server: Server
     bundle: Bundle
     pid: int
+    plans: int = 0
 
     def processes(self, module: str) -> list[psutil.Process]:
         """Its processes that run a module of `serving`."""
@@ -60,6 +63,16 @@ class Service:
             except psutil.NoSuchProcess:
                 continue
         return found
+
+    def plan(self, champion: str, **rollout: Any) -> None:
+        """Let it follow a plan."""
+        self.plans += 1
+        write_plan(self.home, Plan(model=MODEL, champion=champion, number=self.plans, **rollout))
+
+    def roster(self) -> Roster:
+        """Which versions have workers."""
+        told = self.processes("gateway_worker")[0].cmdline()
+        return read_roster(Path(told[told.index("--folder") + 1]))
 
     def metrics(self) -> list[str]:
         """The lines of `/metrics`."""
@@ -194,7 +207,7 @@ def test_the_loss_of_a_model_worker_costs_nobody_an_answer(service: Service, how
         assert took(replaced, "a second model worker") < RECOVERY
         load.goes_on(500)
     assert load.statuses.keys() == {200}
-    assert load.sources.keys() == {"model"}
+    assert load.sources.keys() == {"model"}, load.sources
     assert load.broken == 0
     assert load.slowest < service.bundle.model.serving.deadline.total_seconds()
     assert logged(service, load) == dict.fromkeys(load.answered, 1)
@@ -279,7 +292,7 @@ def test_a_pause_of_the_whole_service_kills_nobody(service: Service) -> None:
     with load.running():
         load.goes_on(500)
     assert [each for each in (supervisor, *workers) if not each.is_running() or each.status() == "zombie"] == []
-    assert load.sources.keys() == {"model"}
+    assert load.sources.keys() == {"model"}, load.sources
 
 
 def test_without_an_online_store_the_request_alone_is_scored(service: Service) -> None:
@@ -346,24 +359,69 @@ def test_a_new_champion_takes_over_without_a_failed_request(service: Service) ->
         return "fitted.json" in told.get(corrupt.digest, "")
 
     with load.running():
-        write_pointer(service.home, MODEL, other.digest)
+        service.plan(other.digest)
         until(lambda: serves(other.digest), seconds=PATIENCE, what="the new champion")
         until(lambda: service.server.ask("/model").json["aliases"].get("warm"), seconds=PATIENCE, what="the warm one")
-        write_pointer(service.home, MODEL, corrupt.digest)
+        service.plan(corrupt.digest)
         until(refused, seconds=PATIENCE, what="the refusal")
         load.goes_on(100)
         # One that is left again before it is ready never serves, also when what is named instead is refused.
-        write_pointer(service.home, MODEL, left.digest)
+        service.plan(left.digest)
         until(lambda: starting(left.digest), seconds=PATIENCE, what="workers of the third bundle")
-        write_pointer(service.home, MODEL, corrupt.digest)
+        service.plan(corrupt.digest)
         until(lambda: not starting(left.digest), seconds=PATIENCE, what="their end")
-        write_pointer(service.home, MODEL, service.bundle.digest)
+        service.plan(service.bundle.digest)
         until(lambda: serves(service.bundle.digest), seconds=PATIENCE, what="the old champion")
         load.goes_on(100)
     assert load.statuses.keys() == {200}
-    assert load.sources.keys() == {"model"}
+    assert load.sources.keys() == {"model"}, load.sources
     assert load.broken == 0
     assert load.manifests.keys() == {service.bundle.digest, other.digest}
+
+
+def test_a_rollback_takes_a_second(service: Service) -> None:
+    """A challenger gets a worker that goes behind the others, then more; the warm champion is live again at once.
+
+    Nobody is refused or answered by a fallback meanwhile; a plan that is nonsense changes nothing.
+    """
+    other = bundle_of(service.home / "bundles", write_package(service.home / "rolled", factor="6.0"))
+    champion = service.bundle.digest
+    path = plan_path(service.home, MODEL)
+
+    def workers(digest: str) -> list[int]:
+        """How nice each of its model workers is, that the roster names and that is ready."""
+        roster = service.roster()
+        versions = [each for each in (roster.live, roster.warm, roster.challenger) if each and each.digest == digest]
+        sockets = {socket for each in versions for socket in each.sockets if Path(socket).exists()}
+        return sorted(each.nice() for each in service.processes("model_worker") if sockets & set(each.cmdline()))
+
+    def seconds_until(look: Callable[[Roster], bool]) -> float:
+        began = time.monotonic()
+        until(lambda: look(service.roster()), seconds=PATIENCE, what="the roster")
+        return time.monotonic() - began
+
+    load = Load(service.server.url, connections=4)
+    with load.running():
+        service.plan(champion, challenger=other.digest, mode="shadow", salt="s")
+        seconds_until(lambda roster: bool(roster.challenger and roster.challenger.digest == other.digest))
+        assert (workers(other.digest), workers(champion)) == ([BEHIND], [0, 0])
+        service.plan(champion, challenger=other.digest, mode="canary", weight=100, salt="s")
+        until(lambda: workers(other.digest) == [0, 0], seconds=PATIENCE, what="two that answer")
+        path.write_text("nonsense")
+        load.goes_on(100)
+        assert (told := service.roster().challenger) and told.digest == other.digest
+        began = {each.pid for each in service.processes("model_worker")}
+        service.plan(other.digest)
+        assert seconds_until(lambda roster: roster.live.digest == other.digest) < 1.0
+        assert {each.pid for each in service.processes("model_worker")} == began, "nothing is started"
+        load.goes_on(100)
+        service.plan(champion)
+        assert seconds_until(lambda roster: roster.live.digest == champion) < 1.0
+        until(lambda: workers(champion) == [0, 0], seconds=PATIENCE, what="its second worker")
+        load.goes_on(100)
+    assert load.statuses.keys() == {200}
+    assert load.sources.keys() == {"model"}, load.sources
+    assert load.broken == 0
 
 
 ODD_BYTES = [

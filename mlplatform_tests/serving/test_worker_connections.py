@@ -372,3 +372,36 @@ def test_both_gone_is_told_at_once_and_mends_itself(
         await workers.close()
 
     run(tmp_path, what)
+
+
+def test_who_is_to_go_is_asked_until_another_is_there(tmp_path: Path) -> None:
+    """No batch finds nobody while workers are exchanged; one that is held by who leaves is answered by the other."""
+
+    async def what() -> None:
+        later = Scripted(tmp_path / "later", right)
+        held: list[bytes] = []
+
+        def holds_the_second(frame: Frame) -> bytes:
+            held.append(right(frame))
+            return b"" if len(held) == 2 else held[-1]
+
+        async with scripted(tmp_path, holds_the_second) as (workers, (old,)):
+            workers.follow([later.path])
+            assert (await workers.score(ROWS, deadline=soon())).tolist() == SUMS.tolist()
+            assert (len(old.got), later.got) == (1, [])
+            waiting = asyncio.ensure_future(workers.score(ROWS, deadline=time.monotonic() + 3.0))
+            async with await asyncio.start_unix_server(later.answer, str(later.path)):
+                while not later.got:
+                    assert (await workers.score(ROWS, deadline=soon())).tolist() == SUMS.tolist()
+                    await asyncio.sleep(0.01)
+                seen = len(old.got)
+                for _ in range(5):
+                    assert (await workers.score(ROWS, deadline=soon())).tolist() == SUMS.tolist()
+                assert len(old.got) == seen
+                assert (await waiting).tolist() == SUMS.tolist()  # by the other, when the first kept silent
+                while len(workers._leaving):
+                    await asyncio.sleep(0.01)
+                assert workers.connected == 1
+                await workers.close()
+
+    run(tmp_path, what)

@@ -13,7 +13,7 @@ from mlplatform.domain.threshold import Threshold
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import DataError
 from mlplatform.features.tables import Tables
-from mlplatform.monitoring.pickup import answers_by_day, logged
+from mlplatform.monitoring.pickup import logged, rows_by_day
 from mlplatform.monitoring.skew.tables import skew_table
 from mlplatform.operations.jobs import dagster_instance
 from mlplatform.provenance.platform import Platform
@@ -46,7 +46,7 @@ def test_days_pass_and_a_fault_shows(own_trained: TrainedHome) -> None:
     """Answers stand on their own days, features and monitors follow, and a drift is in what was asked."""
     platform = own_trained.platform
     assert "drift@2024-01-26 in distance_km" in replayed(platform, LAST, f"drift@{LAST}")
-    assert answers_by_day(platform, SHOP) == {"2024-01-25": 60, "2024-01-26": 60}
+    assert rows_by_day(platform, SHOP) == {"2024-01-25": 60, "2024-01-26": 60}
     assert max(Tables(platform, SHOP).features(SHOP.views[0]).current()) == LAST.isoformat()
     # To the bit what is trained on, though the features of a day come between the requests of the next.
     skew = skew_table(platform, SHOP).read()

@@ -13,7 +13,7 @@ import pytest
 from mlplatform.domains.synthetic import DOMAIN
 from mlplatform.errors import DataError
 from mlplatform.features.landing.landing import landed
-from mlplatform.monitoring.pickup import answers_by_day
+from mlplatform.monitoring.pickup import rows_by_day
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.bundle import Bundle
 from mlplatform.registry.candidate import bundle_of
@@ -123,7 +123,7 @@ def test_a_day_is_asked_in_its_order_and_lands_when_it_is_over(shop: Shop) -> No
     assert len(shop.service.asked) > 10
     assert shop.daemon.ticks == [(datetime(2024, 1, 26, 0, 10, tzinfo=UTC), "2024-01-25", 40)]
     assert shop.daemon.seen == [["2024-01-24", "2024-01-25"]]
-    assert answers_by_day(shop.platform, SHOP) == {"2024-01-25": 40}
+    assert rows_by_day(shop.platform, SHOP) == {"2024-01-25": 40}
 
 
 def test_a_day_that_was_stopped_before_it_landed_is_replayed(shop: Shop) -> None:
@@ -156,7 +156,7 @@ def test_a_day_that_was_interrupted_goes_on_where_it_was(own_trained: TrainedHom
     with pytest.raises(KeyboardInterrupt):
         shop.replay.replay(DAYS[0], shop.service)
     assert days_to_replay(shop.platform, SHOP, DAYS[0], DAYS[-1]) == DAYS
-    done = answers_by_day(shop.platform, SHOP)["2024-01-25"]
+    done = rows_by_day(shop.platform, SHOP)["2024-01-25"]
     assert 0 < done < 40
     again = shop_in(own_trained, tmp_path / "again", rows_per_day=40)
     told = again.replay.replay(DAYS[0], again.service)

@@ -20,6 +20,7 @@ from mlplatform.domain.model import (
     XGBoostSettings,
 )
 from mlplatform.domain.monitoring import BusinessMetric, Monitoring
+from mlplatform.domain.rollout import Rollout
 from mlplatform.domain.threshold import Threshold
 
 from .fallback import delay_by_hour, late_by_hour
@@ -128,6 +129,9 @@ _retraining = Retraining(
     )
 )
 
+_rollout = Rollout()
+"""Each step bakes for a day: flights of the morning and of the evening are not alike."""
+
 _objectives = Objectives(
     p99_ms=Threshold(
         value=20.0, reason="one row takes 0.2 ms on an idle core; a busy one must not exhaust a 50 ms budget"
@@ -223,6 +227,7 @@ late_arrival = ModelSpec(
     ),
     objectives=_objectives,
     retraining=_retraining,
+    rollout=_rollout,
     simple_features=_simple,
     rules=late_by_hour,
     monitoring=Monitoring(
@@ -275,6 +280,7 @@ arrival_delay = ModelSpec(
     ),
     objectives=_objectives,
     retraining=_retraining,
+    rollout=_rollout,
     simple_features=_simple,
     rules=delay_by_hour,
     monitoring=Monitoring(

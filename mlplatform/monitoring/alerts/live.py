@@ -1,4 +1,4 @@
-"""What can be told of the last minutes: views that cannot be read, fallbacks, lateness, breakers, silence.
+"""What can be told of the last minutes: views that cannot be read, fallbacks, lateness, breakers, rollbacks, silence.
 
 The same rules as those of whole days, where they need no day to be sure, so that both mean one alert. A model with too
 few answers in the window is not judged: that ends no alert either.
@@ -15,7 +15,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.monitoring.alerts.alert import Look
 from mlplatform.monitoring.alerts.nulls import NeverMissing, many, missing
 from mlplatform.monitoring.alerts.recent import rows_at_most
-from mlplatform.monitoring.behaviour.behaviour import SHADOW, behaviour_of
+from mlplatform.monitoring.behaviour.behaviour import behaviour_of
 from mlplatform.monitoring.behaviour.day import transitions_between
 from mlplatform.monitoring.behaviour.rules import (
     breaker_findings,
@@ -27,8 +27,12 @@ from mlplatform.monitoring.behaviour.rules import (
     wilson,
 )
 from mlplatform.monitoring.finding import Finding
-from mlplatform.monitoring.pickup import log_files, log_options
+from mlplatform.monitoring.log_rows import stored
+from mlplatform.monitoring.pickup import log_files
+from mlplatform.monitoring.prediction_log import SHADOW
 from mlplatform.provenance.platform import Platform
+from mlplatform.registry.ledger import Ledger, rolled_back
+from mlplatform.registry.manifest import SHORT_DIGITS
 
 data_window = timedelta(minutes=5)
 """Of layer 1, which is to be heard of within five minutes."""
@@ -48,7 +52,7 @@ def data_looks(domain: Domain, answers: pl.DataFrame, now: datetime, never_missi
     """
     since = now - data_window
     for model in domain.models:
-        of_model = (pl.col("model") == model.name) & (pl.col("arm") != SHADOW) & (pl.col("received") >= since)
+        of_model = (pl.col("model") == model.name) & (pl.col("received") >= since)
         rows = answers.lazy().filter(of_model).select("manifest", "views", "features").collect()
         if rows.height < model.monitoring.min_rows.value:
             continue
@@ -114,7 +118,7 @@ def behaviour_looks(domain: Domain, answers: pl.DataFrame, now: datetime) -> Ite
     found: dict[str, list[Finding]] = {}
     for each in behaviour_of(rows, models, lambda *_: "a window within a day"):
         spec = models[each.model]
-        if each.arm != SHADOW and each.count("answers") >= spec.monitoring.min_rows.value:
+        if each.count("answers") >= spec.monitoring.min_rows.value:
             findings = findings_of(domain, spec, day, each, None, whole_day=False)
             found.setdefault(each.model, []).extend(findings)
     for model, findings in found.items():
@@ -127,6 +131,29 @@ def breaker_looks(platform: Platform, domain: Domain, now: datetime) -> Iterator
     told = transitions_between(platform, domain, since, now)
     findings = tuple(breaker_findings(f"{now:%Y-%m-%d}", opened(told)))
     yield Look(monitor=f"breakers of {domain.name}", since=since, until=now, findings=findings)
+
+
+def rollback_looks(platform: Platform, domain: Domain, now: datetime) -> Iterator[Look]:
+    """Versions that were sent back in the last quarter of an hour, by whomever."""
+    since, ledger = now - behaviour_window, Ledger(platform)
+    for model in domain.models:
+        subject = f"{domain.name}/{model.name}"
+        sent = [(each, rolled_back(each)) for each in ledger.entries(subject) if since <= each.at <= now]
+        findings = tuple(
+            Finding(
+                layer="model_behaviour",
+                rule="rolled_back",
+                subject=subject,
+                manifest=manifest,
+                day=f"{now:%Y-%m-%d}",
+                summary=f"{manifest[:SHORT_DIGITS]} was sent back by {each.actor}: {each.reason}. `mlplatform rollout "
+                f"history {subject}` shows what was looked at",
+                figures={"value": 1.0, "bound": 0.0},
+            )
+            for each, manifest in sent
+            if manifest is not None
+        )
+        yield Look(monitor=f"rollbacks of {subject}", since=since, until=now, findings=findings[-1:])
 
 
 def traffic_looks(platform: Platform, domain: Domain, answers: pl.DataFrame, now: datetime) -> Iterator[Look]:
@@ -160,7 +187,6 @@ def answers_in_the_stretch(
     Only files with answers of such a stretch are opened.
     """
     listed = log_files(platform, domain, since - timedelta(days=days_back))
-    options = log_options(platform)
     if listed.is_empty():
         return {}
     begun: datetime = listed.select(pl.col("first").min()).item()
@@ -170,8 +196,8 @@ def answers_in_the_stretch(
         paths = listed.filter((pl.col("last") >= start) & (pl.col("first") < end)).get_column("path").to_list()
         counts[ago] = {}
         if paths:
-            stored = pl.scan_parquet(paths, hive_partitioning=False, storage_options=options)
-            rows = stored.filter(pl.col("received").is_between(start, end, closed="left")).group_by("model").len()
+            came = pl.col("received").is_between(start, end, closed="left")
+            rows = stored(platform, paths).filter(came, pl.col("arm") != SHADOW).group_by("model").len()
             counts[ago] = {str(model): float(number) for model, number in rows.collect().iter_rows()}
     return counts
 

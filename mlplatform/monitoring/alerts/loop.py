@@ -25,6 +25,7 @@ from mlplatform.monitoring.alerts.live import (
     behaviour_window,
     breaker_looks,
     data_looks,
+    rollback_looks,
     traffic_looks,
 )
 from mlplatform.monitoring.alerts.message import message, messages, short
@@ -35,7 +36,7 @@ from mlplatform.monitoring.daily import Due
 from mlplatform.monitoring.finding import Finding
 from mlplatform.monitoring.findings_table import Judgement, judged, judgements
 from mlplatform.monitoring.outcomes.digest import days_back, digest
-from mlplatform.monitoring.pickup import answers_by_day
+from mlplatform.monitoring.pickup import rows_by_day
 from mlplatform.provenance.files import alone
 from mlplatform.provenance.platform import Platform
 
@@ -115,6 +116,7 @@ class Monitor:
             pieces: Mapping[str, Callable[[datetime], Iterator[Look]]] = {
                 "answers": self._answers,
                 "breakers": lambda at: breaker_looks(self._platform, self._domain, at),
+                "rollbacks": lambda at: rollback_looks(self._platform, self._domain, at),
                 "judgements": self._judgements,
                 "freshness": self._late,
                 "digest": self._digest,
@@ -206,7 +208,7 @@ class Monitor:
         made = message(f"digest {self._domain.name} {day}", now, self._domain.alerts.digest, "", "")
         if now.hour < digest_hour or made.id in self._journal.known().messages:
             return
-        answered = max((each for each in answers_by_day(self._platform, self._domain) if each <= day), default="")
+        answered = max((each for each in rows_by_day(self._platform, self._domain) if each <= day), default="")
         if answered >= f"{now - timedelta(days=days_back):%Y-%m-%d}":
             told = digest(self._platform, self._domain, day, monitors=self._monitors)
             self._digests = [msgspec.structs.replace(made, subject=short(told.subject), text=told.text)]

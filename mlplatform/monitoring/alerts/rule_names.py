@@ -26,6 +26,7 @@ _rules = frozenset(
         "latency",
         "log_dropped",
         "no_traffic",
+        "rolled_back",
         "score_shift",
         "scores_differ",
         # Outcomes.

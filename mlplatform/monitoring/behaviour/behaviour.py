@@ -18,13 +18,10 @@ import polars as pl
 from mlplatform.domain.model import ModelSpec
 from mlplatform.monitoring.behaviour.usual import Usual, certainty
 from mlplatform.monitoring.estimated import estimated
-from mlplatform.monitoring.prediction_log import phases
+from mlplatform.monitoring.prediction_log import SHADOW, phases
 from mlplatform.monitoring.served import clocks_apart
 
 Floats = npt.NDArray[np.float64]
-
-SHADOW = "shadow"
-"""The arm whose rows are nobody's answer."""
 
 quantiles = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 latency_quantiles = (0.5, 0.95, 0.99)

@@ -12,7 +12,7 @@ import polars as pl
 from mlplatform.domain.column import Column
 from mlplatform.domain.domain import Domain
 from mlplatform.monitoring.outcomes.tally import request_columns
-from mlplatform.monitoring.pickup import logged
+from mlplatform.monitoring.pickup import answered, logged
 from mlplatform.provenance.platform import Platform
 from mlplatform.scoring.request import Fault, Field, request_fields
 
@@ -52,7 +52,7 @@ def answers_of(platform: Platform, domain: Domain, day: str, model: str) -> pl.D
 
 def models_of(platform: Platform, domain: Domain, day: str) -> dict[str, int]:
     """Model -> answers of a day."""
-    log = logged(platform, domain, day)
+    log = answered(platform, domain, day)
     if log is None:
         return {}
     counted = log.group_by("model").len().sort("model").collect()

@@ -19,7 +19,7 @@ from mlplatform.monitoring.outcomes.history import KeptDays, window_figures
 from mlplatform.monitoring.outcomes.outcomes import MONITOR, judgeable
 from mlplatform.monitoring.outcomes.plots import said
 from mlplatform.monitoring.outcomes.tally import ASSOCIATION, BIAS, BUSINESS
-from mlplatform.monitoring.pickup import answers_by_day
+from mlplatform.monitoring.pickup import answers_on
 from mlplatform.provenance.platform import Platform
 
 days_back = 14
@@ -59,7 +59,7 @@ def digest(platform: Platform, domain: Domain, day: str, *, monitors: Mapping[st
     monitors : name -> which days it can judge, for saying which are late; None: the outcomes alone
     """
     first = (date.fromisoformat(day) - timedelta(days=days_back - 1)).isoformat()
-    answered = answers_by_day(platform, domain)
+    answers = answers_on(platform, domain, day)
     kept = KeptDays(platform, domain, day_range(first, day))
     models = [(f"{domain.name}/{model.name}", tuple(_model(model, day, kept))) for model in domain.models]
     open_findings = _open(platform, domain, first, day)
@@ -68,10 +68,9 @@ def digest(platform: Platform, domain: Domain, day: str, *, monitors: Mapping[st
     state = f"{wrong} finding{'s' if wrong != 1 else ''}" if wrong else "nothing is wrong"
     return Digest(
         day=day,
-        subject=f"{domain.name} on {day}: {answered.get(day, 0):,} answers, {state}"
-        + (", some days late" if late else ""),
+        subject=f"{domain.name} on {day}: {answers:,} answers, {state}" + (", some days late" if late else ""),
         sections=(
-            (f"{domain.name} on {day}", (f"{answered.get(day, 0):,} answers were logged",)),
+            (f"{domain.name} on {day}", (f"{answers:,} answers were logged",)),
             *models,
             ("Open findings", tuple(open_findings) or ("none",)),
             ("Late", tuple(late) or ("nothing",)),

@@ -16,6 +16,7 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.monitoring.finding import Finding
 from mlplatform.monitoring.outcomes.bounds import Expected, expected
 from mlplatform.monitoring.outcomes.tally import ASSOCIATION, BIAS, BUSINESS, EXCESS, place
+from mlplatform.monitoring.prediction_log import SHADOW
 from mlplatform.training.metrics import DIRECTIONS
 
 alarms_per_week = 0.1
@@ -114,7 +115,7 @@ def watched(model: ModelSpec, told: pl.DataFrame, days: int, reference: Mapping[
     reference : manifest -> figures of its evaluation days, as `reference_schema`
     """
     found = []
-    own = told.filter(pl.col("source") == "model", pl.col("arm") != "shadow")
+    own = told.filter(pl.col("source") == "model", pl.col("arm") != SHADOW)
     for (manifest, arm), figures in own.partition_by(["manifest", "arm"], as_dict=True, maintain_order=True).items():
         if manifest in reference:
             of = {tuple(row[name] for name in place[3:]): row for row in figures.iter_rows(named=True)}

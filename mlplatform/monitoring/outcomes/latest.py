@@ -10,6 +10,7 @@ import polars as pl
 from mlplatform.domain.domain import Domain
 from mlplatform.features.tables import day_range
 from mlplatform.monitoring.outcomes.tables import days_table, figures_table
+from mlplatform.monitoring.prediction_log import SHADOW
 from mlplatform.provenance.platform import Platform
 from mlplatform.training.metrics import Interval
 
@@ -66,7 +67,7 @@ def latest_outcomes(platform: Platform, domain: Domain, *, days: int = 28, until
         pl.col("metric") == pl.col("model").replace_strict(deciding, default=None, return_dtype=pl.String),
         pl.col("segment") == "",
         pl.col("source") == "model",
-        pl.col("arm") != "shadow",
+        pl.col("arm") != SHADOW,
     )
     told = counts.filter(pl.col("model").is_in(list(deciding))).join(
         figures.drop("_revision", "_known_at"), on=["_partition", "model"], how="left"

@@ -24,6 +24,7 @@ from mlplatform.monitoring.outcomes.tables import (
     label_schema,
 )
 from mlplatform.monitoring.outcomes.tally import figures, tally
+from mlplatform.monitoring.prediction_log import SHADOW
 from mlplatform.provenance.platform import Platform
 
 Floats = npt.NDArray[np.float64]
@@ -128,7 +129,7 @@ def part_of_day(
             known.with_columns(day=pl.lit(day)).unique("request_id", keep="last", maintain_order=True),
             {**label_schema},
         ),
-        manifests=tuple(sorted(joined.filter(pl.col("arm") != "shadow")["manifest"].unique())),
+        manifests=tuple(sorted(joined.filter(pl.col("arm") != SHADOW)["manifest"].unique())),
     )
 
 
@@ -153,19 +154,24 @@ def scores_of(model: ModelSpec, rows: pl.DataFrame) -> Floats:
     return first.to_series().to_numpy()
 
 
+def label_of(model: ModelSpec) -> pl.Expr:
+    """The column `label` of facts; null where it is no label of the task."""
+    label = pl.col("label")
+    fits = label.is_finite()
+    if model.task != "regression":
+        fits &= label.is_in([float(each) for each in range(max(2, len(model.label.classes)))])
+    return pl.when(fits).then(label)
+
+
 def _joined(model: ModelSpec, answered: pl.DataFrame, facts: Facts, identity: Sequence[str]) -> pl.DataFrame:
     """Answers with their labels; `found` where the case has a fact."""
     cases = facts.cases.rename({f"label:{model.name}": "label", f"contradicted:{model.name}": "contradicted"})
     joined = answered.join(
         cases.with_columns(found=pl.lit(value=True)), on=list(identity), how="left", maintain_order="left"
     )
-    label = pl.col("label")
-    fits = label.is_finite()
-    if model.task != "regression":
-        fits &= label.is_in([float(each) for each in range(max(2, len(model.label.classes)))])
     said = pl.col("prediction") if model.task == "multiclass" else pl.col("prediction").cast(pl.Float64, strict=False)
     return joined.with_columns(
-        label=pl.when(fits).then(label),
+        label=label_of(model),
         prediction=said,
         block=pl.col("received").dt.hour().cast(pl.Int32),
         found=pl.col("found").fill_null(value=False),
@@ -174,7 +180,7 @@ def _joined(model: ModelSpec, answered: pl.DataFrame, facts: Facts, identity: Se
 
 
 def _counts(model: ModelSpec, joined: pl.DataFrame, facts: Facts, *, mature: bool, due: datetime) -> ModelDay:
-    given = joined.filter(pl.col("arm") != "shadow")
+    given = joined.filter(pl.col("arm") != SHADOW)
     labelled = pl.col("label").is_not_null()
     counted = given.select(
         labelled=labelled.sum(),
@@ -218,7 +224,7 @@ def _estimates(model: ModelSpec, known: pl.DataFrame, scores: Floats) -> pl.Data
 
 def _own(known: pl.DataFrame, scores: Floats) -> npt.NDArray[np.bool_]:
     """(n,) answers that the model gave itself, with a score."""
-    own = known.select((pl.col("source") == "model") & (pl.col("arm") != "shadow")).to_series().to_numpy()
+    own = known.select((pl.col("source") == "model") & (pl.col("arm") != SHADOW)).to_series().to_numpy()
     scored: npt.NDArray[np.bool_] = own & (np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).all(axis=1))
     return scored
 

@@ -15,6 +15,7 @@ import polars as pl
 
 from mlplatform.domain.model import ModelSpec
 from mlplatform.monitoring.estimated import uncertainty
+from mlplatform.monitoring.prediction_log import SHADOW
 from mlplatform.training import metrics
 from mlplatform.training.metrics import METRICS, Interval
 
@@ -122,7 +123,8 @@ def tally(model: ModelSpec, rows: pl.DataFrame, scores: Floats) -> Tally:
         value = pl.lit("") if column is None else pl.col(column).cast(pl.String).fill_null("null")
         of = told.select(*keys, *names, value=value)
         if column is not None and of["value"].n_unique() > values_at_most:
-            largest = of["value"].value_counts(sort=True).head(values_at_most)["value"]
+            answers = of.filter(pl.col("arm") != SHADOW)
+            largest = answers["value"].value_counts(sort=True).head(values_at_most)["value"]
             of = of.filter(pl.col("value").is_in(largest.implode()))
         summed = of.group_by(*keys, "value").agg(
             *(pl.col(name).count().alias(f"{name}\0rows") for name in names),

@@ -9,7 +9,7 @@ from mlplatform.features.assets import stage_key
 from mlplatform.monitoring.assets import judging, log_key
 from mlplatform.monitoring.daily import judged_version
 from mlplatform.monitoring.findings_table import keep_findings
-from mlplatform.monitoring.pickup import answers_by_day
+from mlplatform.monitoring.pickup import rows_by_day
 from mlplatform.monitoring.quality.checks import MONITOR, quality_check, quality_metadata, quality_result
 from mlplatform.monitoring.quality.quality import keep, made_from, quality_of_day
 from mlplatform.monitoring.quality.reports import write_reports
@@ -47,7 +47,7 @@ def quality_asset(domain: Domain) -> dg.AssetsDefinition:
         announce_run(platform.home, context.run.run_id)
         # Before the day is looked at: what comes meanwhile has it judged again.
         day = context.partition_key
-        version = made_from(platform, domain, {day: answers_by_day(platform, domain).get(day, 0)})[day]
+        version = made_from(platform, domain, {day: rows_by_day(platform, domain).get(day, 0)})[day]
         found = quality_of_day(platform, domain, day)
         revision = keep(platform, domain, found, run_id=context.run.run_id)
         keep_findings(platform, domain, MONITOR, found.day, found.findings, context.run.run_id)

@@ -23,7 +23,7 @@ from mlplatform.features.stage import Draft, Revision, Written
 from mlplatform.features.view import feature_names
 from mlplatform.monitoring.daily import answers_of_days_over
 from mlplatform.monitoring.drift import Mask
-from mlplatform.monitoring.pickup import answers_by_day, logged
+from mlplatform.monitoring.pickup import answered, answers_on
 from mlplatform.monitoring.quality.day_quality import (
     DayQuality,
     FeatureQuality,
@@ -109,11 +109,11 @@ def days_to_judge(platform: Platform, domain: Domain) -> dict[str, str]:
 
 def _served(platform: Platform, domain: Domain, day: str) -> dict[tuple[str, str], _Served]:
     """By model and manifest."""
-    log = logged(platform, domain, day)
+    log = answered(platform, domain, day)
     if log is None:
         return {}
     # Every so many-th row, so that the samples of all manifests together are bounded.
-    step = 1 + answers_by_day(platform, domain).get(day, 0) // (4 * rows_of_report)
+    step = 1 + answers_on(platform, domain, day) // (4 * rows_of_report)
     found: dict[tuple[str, str], _Served] = {}
     for part in log.select("model", "manifest", "features").collect_batches(chunk_size=rows_at_once):
         for (model, manifest), rows in part.partition_by("model", "manifest", as_dict=True).items():

@@ -24,6 +24,7 @@ from mlplatform.monitoring.pickup import pick_up
 from mlplatform.monitoring.prediction_log import encode, log_folder
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.segments import Segments
+from mlplatform.registry.ledger import Action, Alias, Ledger
 from mlplatform_tests.fakes.answered import answered, transition
 from mlplatform_tests.fakes.synthetic_home import Clock
 
@@ -259,6 +260,28 @@ def test_an_open_breaker_is_told(watched: Watched) -> None:
     log.append(transition(model=SUBJECT, at=int(MORNING.timestamp() * 1e9)))
     assert [each.split()[2] for each in watched.after(minutes=1)] == ["breaker_open"]
     log.close()
+
+
+def test_a_version_that_was_sent_back_is_told(watched: Watched) -> None:
+    """Once, with who did it and why: a rollout that has turned back in the night is read of in the morning."""
+    ledger = Ledger(watched.platform)
+    moves: tuple[tuple[Action, Alias, str], ...] = (
+        ("promote", "champion", "a" * 64),
+        ("start", "challenger", "b" * 64),
+        ("roll_back", "challenger", "a" * 64),
+    )
+    assert watched.after() == []
+    for action, alias, digest in moves:
+        ledger.append(
+            SUBJECT, action=action, alias=alias, to_manifest=digest, actor="mlplatform", reason="harm", evidence={}
+        )
+    watched.at(watched.platform.clock() + timedelta(seconds=30))
+    watched.looked = watched.monitor.look()
+    (told,) = watched.told.sent
+    assert told.subject.split()[2] == "rolled_back"
+    assert "bbbbbbbbbbbb was sent back by mlplatform: harm" in told.text
+    watched.told.sent.clear()
+    assert watched.after(minutes=1) == []
 
 
 def test_silence_where_there_always_was_traffic_is_told(watched: Watched) -> None:
