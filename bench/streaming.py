@@ -260,7 +260,7 @@ def _gateway(home: Path, port: int, moved: float) -> None:
         now=_moved(moved),
     )
     bundle = SimpleNamespace(domain=streamed(DOMAIN, landing=True))
-    gateway._live = SimpleNamespace(predictor=SimpleNamespace(bundle=bundle))  # type: ignore[assignment]
+    gateway._arms.champion = SimpleNamespace(predictor=SimpleNamespace(bundle=bundle))  # type: ignore[assignment]
     uvicorn.run(gateway, port=port, loop="uvloop", http=HttpProtocol, lifespan="off", log_level="warning")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mlplatform import cli
+from mlplatform.cli import command
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.threshold import Threshold
 from mlplatform.domain_checks.battery import checks
@@ -17,8 +17,8 @@ from mlplatform_tests.fakes.odd_domains import kiosk
 def said(domain: Domain, monkeypatch: pytest.MonkeyPatch, home: Path, *options: str) -> tuple[int, str]:
     """Exit code and output for a domain that is registered under its name."""
     monkeypatch.setenv("MLPLATFORM_HOME", str(home))
-    monkeypatch.setattr(cli, "registered_domain", {domain.name: domain}.__getitem__)
-    result = CliRunner().invoke(cli.app, ["check-domain", domain.name, *options])
+    monkeypatch.setattr(command, "registered_domain", {domain.name: domain}.__getitem__)
+    result = CliRunner().invoke(command.app, ["check-domain", domain.name, *options])
     return result.exit_code, result.stdout
 
 

@@ -236,7 +236,7 @@ def test_a_promotion_launched_alone_after_a_failed_gate_is_refused(
         launch(home, "promotion")
     assert commanded(home, tmp_path / "refused.log") == 1
     assert "the decision is `fail`" in (tmp_path / "refused.log").read_text()
-    with pytest.raises(PromotionRefused, match="no entry in the ledger"):
+    with pytest.raises(PromotionRefused, match="the ledger tells of no promotion"):
         launch(home, "bento")
     assert (ledger_of(home), alias_of(home)) == (before, before[0].to_manifest)
     assert not bento_home(home.platform.home).exists()
