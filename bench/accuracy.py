@@ -14,9 +14,7 @@ import http.client
 import json
 import random
 import socket
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -26,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from bench.aims import aim, step
 from mlplatform.domain.model import ModelSpec, XGBoostSettings
 from mlplatform.domain.view import FeatureView
 from mlplatform.domains.flight_delay import DOMAIN
@@ -77,18 +76,18 @@ def main() -> None:
     """Compute, train, score, serve, and print the table and the aims."""
     platform = Platform(home=HOME.absolute())
     days = day_range(DOMAIN.start.isoformat(), str(DOMAIN.end))
-    with _told(f"land and compute {len(days)} days"):
+    with step(f"land and compute {len(days)} days"):
         compute(platform, days)
-    with _told(f"train {DOMAIN.name}/{MODEL.name} as of {AS_OF}"):
+    with step(f"train {DOMAIN.name}/{MODEL.name} as of {AS_OF}"):
         made, candidate = _train(platform)
     tables = Tables(platform, DOMAIN)
     facts = tables.facts(DOMAIN.requests.facts).read().sort("event_time")
     requests = _requests(facts, made.cut_off)
-    with _told(f"score {requests.height:,} requests"):
+    with step(f"score {requests.height:,} requests"):
         bundle = bundle_of(platform, candidate.manifest)
         daily = historical_features(platform, DOMAIN, MODEL, requests)
         served = bundle.scores(bundle.features(requests, daily))
-    with _told("the same model on features of the moment"):
+    with step("the same model on features of the moment"):
         cut = examples(DOMAIN, MODEL, made, load_rows(platform.training(DOMAIN.name, MODEL.name, made.key)))
         reports = tables.facts("weather").read()
         of_training = _current(facts, reports, cut.requests, cut.view_values)
@@ -105,7 +104,7 @@ def main() -> None:
         }
     labels = requests["label"].to_numpy().astype(np.float64)
     losses, areas = _table(rivals, labels, requests["at"])
-    with _told("serve some of them"):
+    with step("serve some of them"):
         equal, asked = _serve(platform, bundle, requests, served)
     alike = losses["XGBoost, daily: the bundle"] - losses["XGBoost, of the moment"]
     whole = losses["XGBoost, daily, all rows to July"] - losses["… and origin and weather"]
@@ -341,29 +340,9 @@ def _free_port() -> int:
         return port
 
 
-@contextmanager
-def _told(step: str) -> Iterator[None]:
-    started = time.monotonic()
-    print(f"▸ {step}", flush=True)
-    yield
-    print(f"  {time.monotonic() - started:.1f} s", flush=True)
-
-
-_holds: dict[str, Callable[[float, float], bool]] = {
-    "<=": lambda found, limit: found <= limit,
-    "<": lambda found, limit: found < limit,
-    ">=": lambda found, limit: found >= limit,
-}
-
-
 def _aim(name: str, found: float, word: str, limit: float) -> None:
-    """One aim, for people and scripts; a missed one is printed and does not fail the command."""
-    met = "met" if _holds[word](found, limit) else "short"
-    print(f"aim  {name}  {_figure(found)}  {word} {_figure(limit)}  {met}")
-
-
-def _figure(number: float) -> str:
-    return str(number) if isinstance(number, int) else f"{number:.4f}"
+    forms = ["d" if isinstance(each, int) else ".4f" for each in (found, limit)]
+    aim(name, found, word, limit, form=forms[0], limit_form=forms[1])
 
 
 if __name__ == "__main__":

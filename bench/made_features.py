@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from bench import aims
 from mlplatform.domain.column import Column
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.view import Feature, FeatureView
@@ -121,7 +123,5 @@ def spread(values: Sequence[float]) -> str:
     return f"{min(values):.2f} - {statistics.median(values):.2f} - {max(values):.2f}"
 
 
-def aim(name: str, value: float, relation: str, bound: float) -> None:
-    """Print an aim, and whether it is met."""
-    met = value >= bound if relation == ">=" else value <= bound
-    print(f"aim  {name}  {value:.2f}  {relation} {bound:g}  {'met' if met else 'short'}")
+aim = partial(aims.aim, form=".2f")
+"""Print an aim, and whether it is met."""

@@ -5,15 +5,14 @@
 """
 
 import argparse
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import polars as pl
 
+from bench.aims import aim, step
 from bench.monitored_days import Day, Watch, World, alerts_begun, counted, harmful, shown
 from bench.monitored_faults import FAULTS, LEAK, evidently_alarms, ks_alarm, psi_alarm
 from bench.monitored_worlds import (
@@ -90,26 +89,26 @@ def main() -> None:
     days = int(7 * WEEKS)
     if {"quiet", "faults", "estimated"} & set(parts):
         print(f"seeds: shop {SHOP_SEEDS[:few]}, flights {FLIGHT_SEEDS[:few]}, leak {LEAK_SEEDS[:few]}\n")
-        with _told("shops"):
+        with step("shops"):
             shops = [shop_world(seed, days) for seed in SHOP_SEEDS[:few]]
             model, truth = best_loss(shops[0], 14)
             print(f"  log loss of two weeks of the first: {model:.4f}; of whom the truth is known: {truth:.4f}")
             assert truth < model < truth + 0.05, "the shop's model, or its truth, is not what it was"
-        with _told("flights"):
+        with step("flights"):
             pool = flight_pool(flight_platform())
             flights = [flight_world(seed, pool, -(-days // 7)) for seed in FLIGHT_SEEDS[:few]]
         domains = {"synthetic": shops, "flight_delay": flights}
     if {"quiet", "faults"} & set(parts):
         looked = {}
         for name, worlds in domains.items():
-            with _told(f"watch {name}"):
+            with step(f"watch {name}"):
                 looked[name] = [_watch(world, days) for world in worlds]
         if "quiet" in parts:
             for name, of in looked.items():
                 _quiet(name, of)
             _sources(few)
         if "faults" in parts:
-            with _told("shops with a leak"):
+            with step("shops with a leak"):
                 leaks = [shop_world(seed, LOOKED_FOR, leak=True) for seed in LEAK_SEEDS[:few]]
             for name, of in looked.items():
                 _faults(name, of, leaks if name == "synthetic" else [], 1 if told.quick else len(FAULT_STARTS))
@@ -120,7 +119,7 @@ def main() -> None:
         _retraining()
     if "speed" in parts:
         for name, found, limit in speed(100_000 if told.quick else 1_000_000):
-            _aim(f"monitoring.{name}", found, "<=", limit)
+            aim(f"monitoring.{name}", found, "<=", limit)
 
 
 def _watch(world: World, days: int) -> Looked:
@@ -167,7 +166,7 @@ def _quiet(name: str, looked: Sequence[Looked]) -> None:
         f"  Evidently's preset alarms on {sum(each for each, _ in drifted)} of {len(drifted)} days "
         f"(half of the columns), on {sum(each for _, each in drifted)} by any column\n"
     )
-    _aim(f"monitoring.false_alarms_per_week.{name}", len(begun) / weeks, "<=", 0.2)
+    aim(f"monitoring.false_alarms_per_week.{name}", len(begun) / weeks, "<=", 0.2)
 
 
 def _sources(few: int) -> None:
@@ -205,11 +204,11 @@ def _faults(name: str, looked: Sequence[Looked], leaks: Sequence[World], starts:
         _row(LEAK, every[LEAK], evidently_alarms(leaks[0], leaks[0].days[0]))
     print("days: of data until it wakes somebody, or else is shown; loss: what it costs of log loss on its days\n")
     tries = [each for of in every.values() for each in of]
-    _aim(f"monitoring.faults_not_found.{name}", sum(each.found is None for each in tries), "<=", 0)
+    aim(f"monitoring.faults_not_found.{name}", sum(each.found is None for each in tries), "<=", 0)
     worst = [each for each in tries if each.harm]
     late = sum(each.woken != 1 for each in worst)
     print(f"{len(worst)} of {len(tries)} do harm: {HARM} of log loss or more, answers without the model, a leak")
-    _aim(f"monitoring.harmful_faults_later_than_a_day.{name}", late, "<=", 0)
+    aim(f"monitoring.harmful_faults_later_than_a_day.{name}", late, "<=", 0)
 
 
 def _after(world: World, start: int) -> Sequence[Day]:
@@ -293,12 +292,12 @@ def _estimated(name: str, days: Sequence[Day], evaluation: float) -> None:
         f"{error:.4f}, 'as in the evaluation' ({evaluation:.4f}) by {naive:.4f}; {inside:.0%} of the truths lie in the "
         "interval\n"
     )
-    _aim(f"monitoring.estimated_error_of_naive.{name}", error / naive, "<=", 1.0)
+    aim(f"monitoring.estimated_error_of_naive.{name}", error / naive, "<=", 1.0)
 
 
 def _retraining() -> None:
     """The policy and the calendars over half a year of flights."""
-    with _told("retraining over half a year of flights"):
+    with step("retraining over half a year of flights"):
         told = backtest(flight_platform(), FLIGHTS, LATE_ARRIVAL, first="2013-07-01", last="2013-12-31")
     print(f"\n{told.requests:,} requests, {told.first} to {told.last}; differences to monthly, of whole weeks\n")
     for arm in told.arms:
@@ -307,28 +306,9 @@ def _retraining() -> None:
         print(f"{arm.name:10}{len(arm.trainings):>4} trainings {arm.loss:.4f}  {gap.point or 0.0:+.4f}  {between}")
     of = {arm.name: arm for arm in told.arms}
     print()
-    _aim("monitoring.retraining.loss_above_monthly", of["policy"].loss - of["monthly"].loss, "<=", 0.0)
+    aim("monitoring.retraining.loss_above_monthly", of["policy"].loss - of["monthly"].loss, "<=", 0.0)
     trainings = len(of["policy"].trainings) / max(1, len(of["monthly"].trainings))
-    _aim("monitoring.retraining.trainings_of_monthly", trainings, "<", 1.0)
-
-
-@contextmanager
-def _told(step: str) -> Iterator[None]:
-    started = time.monotonic()
-    print(f"▸ {step}", flush=True)
-    yield
-    print(f"  {time.monotonic() - started:.1f} s", flush=True)
-
-
-_holds: dict[str, Callable[[float, float], bool]] = {
-    "<=": lambda found, limit: found <= limit,
-    "<": lambda found, limit: found < limit,
-}
-
-
-def _aim(name: str, found: float, word: str, limit: float) -> None:
-    """One aim, for people and scripts; a missed one is printed and does not fail the command."""
-    print(f"aim  {name}  {found:.4g}  {word} {limit:g}  {'met' if _holds[word](found, limit) else 'short'}", flush=True)
+    aim("monitoring.retraining.trainings_of_monthly", trainings, "<", 1.0)
 
 
 if __name__ == "__main__":

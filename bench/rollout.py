@@ -11,7 +11,6 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from bench.aims import aim, step
 from bench.rollout_equal_arms import USUAL_ALPHA, USUAL_Z, equal_arms, labelled, power
 from bench.rollout_worlds import (
     MARGINS,
@@ -217,7 +217,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=len(STARTS), help="rollouts of each challenger")
     arguments.add_argument("--weeks", type=int, default=1_000, help="of equal arms, and of each harm")
     told = arguments.parse_args()
-    with _told("models"):
+    with step("models"):
         traffic, challengers = world()
     streams = {
         name: [stream(traffic, make(seed), seed) for seed in range(told.seeds)] for name, make in challengers.items()
@@ -233,11 +233,11 @@ def main() -> None:
         print(f"  {name:40}{share:>7.1%}  {_spread(pairs, 0)}")
     print()
     for name in streams:
-        _aim(f"rollout.ended_right.{name.replace(',', '').replace(' ', '_')}", right[name, "ours"], ">=", 1.0)
+        aim(f"rollout.ended_right.{name.replace(',', '').replace(' ', '_')}", right[name, "ours"], ">=", 1.0)
     for name in pools:
         for how, of in (("pairs", "each pair"), ("days", "whole days")):
             share = found[f"{name}, {of} swapped: ours"]
-            _aim(f"rollout.sent_back_of_equal_arms.{name}.{how}", share, "<=", SETTINGS.error.value)
+            aim(f"rollout.sent_back_of_equal_arms.{name}.{how}", share, "<=", SETTINGS.error.value)
 
 
 def _row(name: str, of: Sequence[Stream], rule: str) -> float:
@@ -267,25 +267,6 @@ def _spread(values: Sequence[float], digits: int) -> str:
     if not values:
         return "-"
     return " – ".join(f"{each:,.{digits}f}" for each in (min(values), float(np.median(values)), max(values)))
-
-
-@contextmanager
-def _told(step: str) -> Iterator[None]:
-    started = time.monotonic()
-    print(f"▸ {step}", flush=True)
-    yield
-    print(f"  {time.monotonic() - started:.1f} s", flush=True)
-
-
-_holds: dict[str, Callable[[float, float], bool]] = {
-    "<=": lambda found, limit: found <= limit,
-    ">=": lambda found, limit: found >= limit,
-}
-
-
-def _aim(name: str, found: float, word: str, limit: float) -> None:
-    """One aim, for people and scripts; a missed one is printed and does not fail the command."""
-    print(f"aim  {name}  {found:.4g}  {word} {limit:g}  {'met' if _holds[word](found, limit) else 'short'}", flush=True)
 
 
 if __name__ == "__main__":

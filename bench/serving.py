@@ -32,6 +32,7 @@ import psutil
 import xgboost as xgb
 
 from bench import plain_domain
+from bench.aims import aim
 from bench.load import Load, generator, load, pinned
 from bench.peers import PEERS, Peer, Row
 from mlplatform.domains.flight_delay import DOMAIN as flight_delay
@@ -528,8 +529,7 @@ def _shown(values: Sequence[float]) -> str:
 
 
 def _aim(name: str, value: float, sign: str, bound: float) -> None:
-    met = value >= bound if sign == ">=" else value <= bound
-    print(f"aim  serving.{name}  {value:.2f}  {sign} {bound:.2f}  {'met' if met else 'short'}")
+    aim(f"serving.{name}", value, sign, bound, form=".2f", limit_form=".2f")
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 
+from bench.aims import aim
 from bench.served_day import served_as_facts_arrive, served_daily
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.source import Stream
@@ -318,8 +319,7 @@ def _spread(found: list[float]) -> str:
 
 
 def _aim(name: str, found: float, word: str, limit: float) -> None:
-    met = found > limit if word == ">" else found <= limit
-    print(f"aim  {name}  {found:.4f}  {word} {limit:.4f}  {'met' if met else 'short'}")
+    aim(name, found, word, limit, form=".4f", limit_form=".4f")
 
 
 @contextmanager

@@ -95,17 +95,13 @@ def gather(
         [champion, challenger],
     )
     found = paired(model, rows, challenger)
-    in_step = rows.filter(
-        pl.col("arm") != SHADOW,
-        pl.col("received") >= step_since + settles,
-        _as_planned(platform, f"{domain.name}/{model.name}"),
-    )
+    in_step = rows.filter(pl.col("arm") != SHADOW, pl.col("received") >= step_since + settles)
     return Look(
         pairs=_harms(platform, domain, model, found, now),
         now=now,
         step_since=step_since,
         bake=bake,
-        split=_split(domain, model, in_step, share) if 0 < share < 1 else None,
+        split=_split(platform, domain, model, in_step, share) if 0 < share < 1 else None,
         trips=(
             *_unscored(found),
             *_open_breakers(platform, domain, model, challenger, since, now),
@@ -211,11 +207,12 @@ def _as_planned(platform: Platform, model: str) -> pl.Expr:
     return under_it & (pl.col("propensity").is_null() | (pl.col("propensity") > 0))
 
 
-def _split(domain: Domain, model: ModelSpec, answers: pl.DataFrame, share: float) -> Split:
+def _split(platform: Platform, domain: Domain, model: ModelSpec, answers: pl.DataFrame, share: float) -> Split:
     """How the keys fell.
 
     Under exploration some requests go to the other arm than their key; how probable that was tells which.
     """
+    answers = answers.filter(_as_planned(platform, f"{domain.name}/{model.name}"))
     sticky = model.rollout.sticky if model.rollout else None
     key = answers["request_id"]
     if sticky is not None:

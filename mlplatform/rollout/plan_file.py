@@ -8,6 +8,7 @@ what is wrong with it.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from mlplatform.errors import PlanInvalid
@@ -29,11 +30,10 @@ def write_plan(home: Path, plan: Plan) -> bool:
     Whoever derives the plan from something that others change holds a lock around both, as `pointing.point` does.
     """
     path, content = plan_path(home, plan.model), to_file(plan)
-    try:
+    # One that is not there, or is no file, is replaced.
+    with suppress(OSError):
         if _read(path) == content:
             return False
-    except OSError:
-        pass  # not there, or no file: it is replaced
     write_whole(path, content)
     return True
 

@@ -158,11 +158,6 @@ def _between(centred: Values, blocks: Blocks) -> float:
     return float(np.square(sums).sum()) * count / max(1, count - 1)
 
 
-def difference_bounds(of: Bounds, to: Bounds) -> Bounds:
-    """Bounds of the difference of two means from bounds of each; their levels add up."""
-    return Bounds(n=min(of.n, to.n), mean=of.mean - to.mean, lower=of.lower - to.upper, upper=of.upper - to.lower)
-
-
 def ratio_evidence(in_arm: int, of: int, share: float, *, prior_keys: float = 100.0) -> float:
     """Evidence (an e-value) that keys do not fall into an arm with the share that the plan says.
 

@@ -12,7 +12,6 @@ from mlplatform.rollout.sequential import (
     Blocks,
     Values,
     bounds_at_each,
-    difference_bounds,
     mean_bounds,
     ratio_evidence,
 )
@@ -149,23 +148,6 @@ def test_nothing_seen_says_nothing() -> None:
     for wrong in (1.5, -1.5, float("nan")):
         with pytest.raises(ValueError, match="outside"):
             mean_bounds(np.array([0.0, wrong]), low=-1.0, high=1.0, alpha=0.05)
-
-
-def test_a_difference_is_bounded_by_both() -> None:
-    """Of two arms with the same rate it is not told from nothing; of two that differ by much it is."""
-    random = np.random.default_rng(1)
-
-    def rate(of: float) -> Values:
-        return random.binomial(1, of, 8000).astype(np.float64)
-
-    def bounds(first: float, second: float) -> tuple[float, float]:
-        one, other = (mean_bounds(rate(each), low=0.0, high=1.0, alpha=0.005) for each in (first, second))
-        found = difference_bounds(one, other)
-        return found.lower, found.upper
-
-    lower, upper = bounds(0.02, 0.02)
-    assert lower < 0 < upper
-    assert bounds(0.08, 0.02)[0] > 0
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5])
