@@ -26,11 +26,12 @@ setup: .venv/.stamp
 	&& $(SECONDS_SINCE) $$started 0 > .venv/.made_seconds
 	@touch $@
 
+# Compiled once and here: a process that may not write beside the modules compiles thousands of them each time it starts.
 # The figure of a set-up from nothing is kept for `make demo`; bringing an old .venv up to date does not replace it.
 .venv/.stamp: requirements.lock pyproject.toml | .venv/.uv
 	@echo "installing what requirements.lock names"
 	@started=$$($(PYTHON) -c 'import time; print(time.time())') \
-	&& $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock \
+	&& $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock \
 	&& $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . \
 	&& if [ -f .venv/.made_seconds ]; then \
 		$(SECONDS_SINCE) $$started $$(cat .venv/.made_seconds) > .venv/.setup_seconds && rm .venv/.made_seconds; \
