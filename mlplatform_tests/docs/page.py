@@ -58,6 +58,12 @@ class Command:
         """Whether an output is the one shown; where none is shown, any is."""
         return not self.shown or re.fullmatch(self._pattern, output.strip("\n")) is not None
 
+    def hold(self, code: int, output: str) -> None:
+        """Hold an exit code and an output against what is shown."""
+        assert (code, self.is_told_by(output)) == (self.exit_code, True), (
+            f"$ {self.text}\nexit {code}, output:\n{output}\nshown:\n" + "\n".join(self.shown)
+        )
+
     def is_begun_by(self, output: str) -> bool:
         """Whether an output has come so far as what is shown."""
         return re.match(self._pattern, output.strip("\n")) is not None

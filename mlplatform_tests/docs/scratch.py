@@ -1,5 +1,6 @@
 """A copy of the project in which a page's commands are run: nothing of them reaches the checkout or its `var/`."""
 
+import json
 import os
 import re
 import shutil
@@ -8,10 +9,11 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from mlplatform.provenance.files import alone
 from mlplatform_tests.docs.page import ROOT, Command
 from mlplatform_tests.fakes.waiting import until
 
@@ -21,6 +23,13 @@ copied = ("mlplatform", "serving", "Makefile", "README.md", "dagster.yaml", "pyp
 
 SECONDS = 300.0
 """Time of one command on a machine where other tests run; the longest trains a model."""
+
+prelude = (
+    "mlplatform land synthetic --from 2024-01-01 --to 2024-01-24",
+    "mlplatform backfill synthetic",
+    "mlplatform train synthetic/late_order",
+)
+"""How most pages begin. One of them runs it, and the others go on from what it left."""
 
 told_ports = (3000, 3001)
 """Those that pages name; others may listen there while a test runs."""
@@ -55,6 +64,24 @@ class Scratch:
         # The commands run in the project's own environment, which looks here too, editable installs included.
         (self.folder / "sitecustomize.py").write_text(f"import site\n\nsite.addsitedir({str(packages)!r})\n")
 
+    def begin(self, commands: Sequence[Command], kept: Path) -> None:
+        """Run the commands of the prelude, or take over what another page's have left, and hold what they said.
+
+        Parameters
+        ----------
+        commands : as the page writes them
+        kept : folder in which all processes of a test run keep it
+        """
+        with alone(kept.with_suffix(".lock")):
+            if not kept.exists():
+                told = [self._ended(each) for each in commands]
+                shutil.copytree(self.folder / "var", kept / "var")
+                (kept / "told.json").write_text(json.dumps(told))
+        if not (self.folder / "var").exists():
+            shutil.copytree(kept / "var", self.folder / "var")
+        for command, (code, output) in zip(commands, json.loads((kept / "told.json").read_text()), strict=True):
+            command.hold(code, output)
+
     def write(self, path: str, text: str) -> None:
         """Write a file of the page."""
         target = self.folder / path
@@ -68,10 +95,7 @@ class Scratch:
         elif command.again:
             until(lambda: command.is_told_by(self._ended(command)[1]), seconds=SECONDS, what=command.text)
         else:
-            code, output = self._ended(command)
-            assert (code, command.is_told_by(output)) == (command.exit_code, True), (
-                f"$ {command.text}\nexit {code}, output:\n{output}\nshown:\n" + "\n".join(command.shown)
-            )
+            command.hold(*self._ended(command))
 
     def stop(self) -> None:
         """Stop the servers, each with what it has started, the last one first."""

@@ -1,13 +1,14 @@
 """Every command of the documentation is run, in the order of its page, and says what the page shows."""
 
 import doctest
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlplatform_tests.docs.page import PAGES, ROOT, Block, Command, blocks, commands
-from mlplatform_tests.docs.scratch import scratch_project
+from mlplatform_tests.docs.scratch import prelude, scratch_project
 
 run_elsewhere = {
     "make setup": "what these tests run in",
@@ -17,6 +18,7 @@ run_elsewhere = {
     "make test": "what this is",
     "mlplatform demo --domain desk": "the demo is a step of CI; its parts are the commands of this page",
     "make docs": "test_site.py builds the site",
+    "mlplatform replay synthetic --sample 1000 --day 2024-01-25": "operations/test_replay_view.py replays a sample",
     **{
         f"mlplatform simulate flight_delay --from 2013-07-01 --to 2013-{rest}": "simulation/test_command.py simulates"
         for rest in ("12-31", "08-31 --inject drift@2013-08-01", "08-31 --inject nulls@2013-08-01 --column tailnum")
@@ -33,12 +35,16 @@ def names(page: Path) -> str:
 @pytest.mark.alone
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("page", PAGES, ids=names)
-def test_a_page_can_be_followed(page: Path, tmp_path: Path) -> None:
+def test_a_page_can_be_followed(page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whoever writes its files and types its commands sees what it shows."""
     found = blocks(page)
     todo = [(block, [each for each in commands(block) if each.text not in run_elsewhere]) for block in found]
     examples: dict[str, Any] = {}
     with scratch_project(tmp_path / "project") as scratch:
+        first = next((typed for block, typed in todo if typed or block.path), [])
+        if tuple(each.text for each in first[: len(prelude)]) == prelude:
+            scratch.begin(first[: len(prelude)], of_the_run(tmp_path_factory) / "prelude")
+            del first[: len(prelude)]
         for block, typed in todo:
             if block.path is not None:
                 scratch.write(block.path, block.text)
@@ -46,6 +52,12 @@ def test_a_page_can_be_followed(page: Path, tmp_path: Path) -> None:
                 run_example(block, examples, page)
             for command in typed:
                 scratch.run(command)
+
+
+def of_the_run(factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of one test run share."""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 def run_example(block: Block, names_so_far: dict[str, Any], page: Path) -> None:
