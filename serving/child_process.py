@@ -56,7 +56,7 @@ class Child:
     not_before: float = 0.0
     pause: float = FIRST_PAUSE
     refused: str = ""
-    """Why a model worker does not serve its bundle."""
+    """Why a model worker does not serve its bundle; empty again once it does."""
 
     shown: int = 0
     """When the newest sign of life came, by the clock of files; only that it changes is looked at."""
@@ -73,6 +73,8 @@ class Child:
 
     def keep(self, now: float, environment: dict[str, str], descriptors: tuple[int, ...]) -> None:
         """Start the process if it is not there, kill it if it hangs."""
+        if self.ready:
+            self.refused = ""
         if self.process is None:
             if now >= self.not_before:
                 self._start(now, environment, descriptors)

@@ -101,6 +101,18 @@ def test_a_refusal_is_told_at_once(tmp_path: Path) -> None:
     assert starting.given_up(100.1) == "BundleCorrupt: fitted.json"
 
 
+def test_a_refusal_is_forgotten_once_it_serves(tmp_path: Path) -> None:
+    """Its files came after all: what kept it out is not told for ever."""
+    served = version(tmp_path)
+    worker = served.workers[0]
+    worker.refused, worker.not_before = "BundleMissing: it is not there", 1_000.0
+    worker.keep(100.0, {}, ())
+    assert served.refusal == "BundleMissing: it is not there"
+    worker.sign.touch()
+    worker.keep(101.0, {}, ())
+    assert served.refusal == ""
+
+
 @pytest.mark.parametrize("place", ["champion", "challenger"])
 def test_a_refused_version_is_tried_again(followed: Followed, place: str) -> None:
     """Its files may have been on their way when it was looked at; until then it is left alone, with its reason told."""
