@@ -22,6 +22,7 @@ documented = {
     "view": ("Views", "mlplatform.domain.view"),
     "model": ("Models", "mlplatform.domain.model"),
     "monitoring": ("Monitoring", "mlplatform.domain.monitoring"),
+    "reproducibility": ("Reproducibility", "mlplatform.domain.reproducibility"),
     "errors": ("Errors", "mlplatform.errors"),
 }
 """Page -> title, and the module whose docstrings are shown."""

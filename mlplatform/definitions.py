@@ -31,6 +31,11 @@ from mlplatform.monitoring.skew.assets import skew_asset
 from mlplatform.monitoring.skew.sensors import skew_sensor
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.assets import registry_assets
+from mlplatform.reproducibility.coverage.assets import coverage_asset
+from mlplatform.reproducibility.coverage.coverage import nights_due
+from mlplatform.reproducibility.coverage.sensors import coverage_sensor
+from mlplatform.reproducibility.retention.assets import retention_asset, retention_key
+from mlplatform.reproducibility.retention.sensors import retention_job_name, retention_sensor
 from mlplatform.retraining.assets import decision_asset
 from mlplatform.retraining.sensors import retraining_sensor, training_job_name
 from mlplatform.rollout.assets import rollout_assets
@@ -61,6 +66,7 @@ monitors: Mapping[str, Monitor] = {
     "outcomes": Monitor(asset=outcomes_asset, sensor=outcomes_sensor, due=outcomes_due),
     "outcomes_weekly": Monitor(asset=outcomes_weekly_asset, sensor=outcomes_weekly_sensor, every=timedelta(days=7)),
     "skew": Monitor(asset=skew_asset, sensor=skew_sensor, due=answers_of_days_over),
+    "replay_coverage": Monitor(asset=coverage_asset, sensor=coverage_sensor, due=nights_due),
 }
 """By the name of its asset and of its job."""
 
@@ -94,6 +100,11 @@ def build_definitions(domain: Domain) -> dg.Definitions:
         selection=dg.AssetSelection.assets(log_key(domain)),
         description=f"What the gateways of this machine have logged of {domain.name}, into its table",
     )
+    removal = dg.define_asset_job(
+        retention_job_name(domain),
+        selection=dg.AssetSelection.assets(retention_key(domain)),
+        description=f"Removes what the policy of {domain.name} lets go, and compacts its prediction log",
+    )
     judging = [
         dg.define_asset_job(
             monitor_job_name(domain, name),
@@ -107,15 +118,17 @@ def build_definitions(domain: Domain) -> dg.Definitions:
             feature_assets(domain),
             *models,
             prediction_log_asset(domain),
+            retention_asset(domain),
             *(kept_fresh(monitor.asset(domain), monitor.every) for monitor in monitors.values()),
             *(decision_asset(domain, model) for model in domain.models),
         ],
-        jobs=[pipeline, *trainings, *releases, pickup, *judging],
+        jobs=[pipeline, *trainings, *releases, pickup, removal, *judging],
         sensors=[
             features_sensor(domain),
             *(retraining_sensor(domain, model) for model in domain.models),
             *(rollout_sensor(domain, model) for model in domain.models),
             prediction_log_sensor(domain),
+            retention_sensor(domain),
             *(monitor.sensor(domain) for monitor in monitors.values()),
             monitor_sensor(domain, {name: monitor.due for name, monitor in monitors.items() if monitor.due}),
         ],

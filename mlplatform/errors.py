@@ -10,10 +10,13 @@
     │   ├── ChangedWhileRead        what landed went or changed during the read: run again
     │   ├── MissingPartition        a partition that was asked for has no revision
     │   │   └── UnknownRecipe       no recipe of that key was made
+    │   ├── RemovedByPolicy         it was there, and was removed on purpose: the message says when and by which rule
     │   ├── IncompleteWindow        a trailing window lacks some of its days
     │   ├── ContractBroken          a blocking rule of a contract refused the partition
     │   ├── DomainCodeRaised        the domain's own function raised over a day
     │   ├── SegmentUnreadable       a segment of the prediction log holds no answers
+    │   ├── UnknownRequest          the prediction log has no answer of that id
+    │   ├── GoldenAltered           a file of stored golden traffic is not the one that was stored
     │   └── CannotJudge             a check has too little to judge a domain by
     ├── ExpectationRaised           mend the contract or Great Expectations: it gave no verdict
     ├── ReportFailed                do without the picture: Evidently gave none, the figures stand
@@ -23,6 +26,7 @@
     ├── StaleRevision               somebody else wrote first: read again, decide again
     ├── Unsigned                    say who acts, and why; nothing was recorded
     ├── LedgerBroken                restore the ledger's table; nothing is decided by it before
+    ├── RecordIncomplete            let what trains say all that a model is made from; it is not registered
     ├── PromotionRefused            read the decision's reasons; nothing was moved
     ├── RolloutRefused              read the reason; the rollout stands where it stood
     ├── PlanInvalid                 mend the plan file; the last good one is in force
@@ -118,6 +122,17 @@ class UnknownRecipe(MissingPartition):
         self.partitions = (key,)
 
 
+class RemovedByPolicy(DataError):
+    """What is asked for was removed on purpose, and left a tombstone."""
+
+    def __init__(self, tombstone: str) -> None:
+        super().__init__(
+            f"{tombstone}. It cannot be had again; `mlplatform retention tombstones` lists what was removed, by whom "
+            "and why"
+        )
+        self.tombstone = tombstone
+
+
 class IncompleteWindow(DataError):
     """A trailing window lacks some of its days, so nothing was computed from what happens to be there."""
 
@@ -164,6 +179,27 @@ class SegmentUnreadable(DataError):
         )
         self.segment = segment
         self.reason = reason
+
+
+class GoldenAltered(DataError):
+    """A file of stored golden traffic is not the one that was stored."""
+
+    def __init__(self, folder: str, path: str, reason: str) -> None:
+        super().__init__(
+            f"{folder}/{path} is not what was stored: {reason}. Restore it from version control; what is to change is "
+            "changed by `mlplatform golden record`, with a reason"
+        )
+        self.path = path
+
+
+class UnknownRequest(DataError):
+    """The prediction log has no answer of that id."""
+
+    def __init__(self, request_id: str, where: str, advice: str, *, rows: int = 0) -> None:
+        super().__init__(f"no answer is called {request_id!r} in {where}. {advice}")
+        self.request_id = request_id
+        self.rows = rows
+        """Answers of a request of that id, where it had many rows."""
 
 
 class CannotJudge(DataError):
@@ -243,6 +279,19 @@ class StaleRevision(MlplatformError):
         self.found = found
 
 
+class RecordIncomplete(MlplatformError):
+    """The record of a model does not say all that it was made from, so nobody could make it again."""
+
+    def __init__(self, model: str, recipe: str, lacking: Sequence[str]) -> None:
+        super().__init__(
+            f"{model} {recipe} has no whole record; it lacks {', '.join(lacking)}. It is not registered: train it "
+            "again by the asset `model`, or let what trains it hand over a whole record (`mlplatform.registry.origin`)"
+        )
+        self.model = model
+        self.recipe = recipe
+        self.lacking = tuple(lacking)
+
+
 class PromotionRefused(MlplatformError):
     """No alias is moved without a decision that says `pass` for this very candidate and champion."""
 
@@ -308,7 +357,7 @@ class BundleCorrupt(BundleError):
     """A file of the bundle is missing or does not match its hash in the manifest."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}. Build the bundle again from its recipe; do not serve this one")
+        super().__init__(f"{path}: {reason}. Restore the file from a copy; do not serve this bundle")
         self.path = path
 
 

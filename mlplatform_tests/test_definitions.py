@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_parse' is deprecated
 
 OF_A_MODEL = ("training_set", "model", "evaluation", "promotion", "rollout", "dossier", "bento")
 MONITORED = ("prediction_log", *monitors)
+UNPARTITIONED = ("retention",)
 HEAVY = ("bentoml", "evidently", "great_expectations", "matplotlib", "mlflow", "optuna", "xgboost")
 DAYS = day_range("2024-01-01", "2024-01-03")
 
@@ -35,7 +36,8 @@ domains = pytest.mark.parametrize("domain", registered_domains().values(), ids=r
 def keys_of(domain: Domain) -> set[dg.AssetKey]:
     """The assets that a domain must have."""
     models = {dg.AssetKey([domain.name, model.name, name]) for model in domain.models for name in OF_A_MODEL}
-    stages_and_log = {dg.AssetKey([domain.name, stage]) for stage in (*stages, online_store, *MONITORED)}
+    of_days = (*stages, online_store, *MONITORED, *UNPARTITIONED)
+    stages_and_log = {dg.AssetKey([domain.name, stage]) for stage in of_days}
     return stages_and_log | models
 
 
@@ -63,7 +65,7 @@ def test_every_asset_says_what_it_is(domain: Domain) -> None:
     for key in keys_of(domain):
         spec = specs()[key]
         _, *between, name = key.path
-        group = ["monitoring"] if name in MONITORED else between
+        group = ["monitoring"] if name in (*MONITORED, *UNPARTITIONED) else between
         assert spec.group_name == "_".join([domain.name, *group]), key
         assert len(spec.description or "") > 40, key
         assert tuple(spec.owners) == domain.owners and spec.owners, key
@@ -73,11 +75,16 @@ def test_every_asset_says_what_it_is(domain: Domain) -> None:
 
 @domains
 def test_days_and_recipes_are_the_partitions(domain: Domain) -> None:
-    """Stages are daily from the domain's first day; what a model goes through is partitioned by its recipe."""
+    """Stages are daily from the domain's first day; what a model goes through is partitioned by its recipe.
+
+    What goes by policy goes by the clock.
+    """
     for key in keys_of(domain):
         partitions = specs()[key].partitions_def
         if key.path[-1] == "outcomes_weekly":
             assert isinstance(partitions, dg.WeeklyPartitionsDefinition), key
+        elif key.path[-1] in UNPARTITIONED:
+            assert partitions is None
         elif len(key.path) == 2:
             assert isinstance(partitions, dg.DailyPartitionsDefinition), key
             assert partitions.get_first_partition_key() == domain.start.isoformat()
@@ -93,7 +100,7 @@ def test_there_is_a_job_for_the_stages_and_one_for_each_model(domain: Domain) ->
     assert job.asset_layer.selected_asset_keys == {
         dg.AssetKey([domain.name, stage]) for stage in (*stages, online_store)
     }
-    for name in MONITORED:
+    for name in (*MONITORED, *UNPARTITIONED):
         job = defs().resolve_job_def(f"{domain.name}_{name}")
         assert job.asset_layer.selected_asset_keys == {dg.AssetKey([domain.name, name])}
     for model in domain.models:

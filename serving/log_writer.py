@@ -16,6 +16,7 @@ import polars as pl
 
 from mlplatform.monitoring.prediction_log import Batch as Record
 from mlplatform.monitoring.prediction_log import encode, rows_at_once
+from mlplatform.provenance.computing import computing_text
 from mlplatform.provenance.segments import Segments, backlog_bytes, roll_after
 from serving.batch import Asks, Batch
 from serving.live_model import LiveModel
@@ -38,6 +39,7 @@ class LogWriter:
         self._home = home
         self._metrics = metrics
         self._roll_after = roll_after
+        self._computing = computing_text()
         self._gateway = f"{os.uname().nodename}-{os.getpid()}"
         self._segments: dict[str, Segments] = {}
         self._epoch = _epoch()
@@ -115,6 +117,7 @@ class LogWriter:
             reason=[batch.reason or None] * rows,
             plan=[first.plan] * rows if one else [route.plan for route in routes],
             propensity=[first.propensity] * rows if one else [route.propensity for route in routes],
+            computing=self._computing,
         )
 
     def _came(self, live: LiveModel, asks: Asks) -> list[int]:

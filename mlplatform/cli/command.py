@@ -11,7 +11,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from mlplatform.cli import alerts, features, keys, ledger, retrain, rollout
+from mlplatform.cli import (
+    alerts,
+    difference,
+    features,
+    golden,
+    keys,
+    ledger,
+    replay,
+    reproduce,
+    retention,
+    retrain,
+    rollout,
+)
 from mlplatform.cli.arguments import (
     DomainName,
     First,
@@ -43,6 +55,11 @@ app.add_typer(alerts.alerts, name="alerts")
 app.add_typer(retrain.retrain, name="retrain")
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(rollout.rollout, name="rollout")
+app.add_typer(retention.retention, name="retention")
+app.command()(replay.replay)
+app.command()(reproduce.reproduce)
+app.add_typer(golden.golden, name="golden")
+app.command("diff")(difference.diff)
 
 
 @app.callback()

@@ -10,6 +10,7 @@ import polars as pl
 from mlplatform.domain.column import Column, RowRule
 from mlplatform.domain.model import ModelSpec
 from mlplatform.domain.monitoring import Alerts
+from mlplatform.domain.reproducibility import Reproducibility
 from mlplatform.domain.source import Derived, Sample, Source
 from mlplatform.domain.view import FeatureView, FittedValue, ImportedView, OnDemand
 from mlplatform.errors import DeclarationError
@@ -74,6 +75,7 @@ class Domain:
     available, not when it was loaded. None: everything is live."""
 
     alerts: Alerts = Alerts()
+    reproducibility: Reproducibility = Reproducibility()
     sample: Sample | None = None
 
     def __post_init__(self) -> None:

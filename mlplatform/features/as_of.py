@@ -14,34 +14,15 @@ import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
-from mlplatform.domain.source import Folder
 from mlplatform.errors import DataError
 from mlplatform.features.feature_store import FeatureStore, as_instant
-from mlplatform.features.landing.files import files_of
-from mlplatform.features.landing.landing import place_of
+from mlplatform.features.origins import STREAMED, Landing, Origins
 from mlplatform.features.references import AskedView, likely, model_references, resolve
-from mlplatform.features.stage import Revision
 from mlplatform.features.tables import Tables
 from mlplatform.features.view import instant
 from mlplatform.provenance.platform import Platform
 
 Scalar = str | int | float | bool | datetime | None
-
-_streamed = "streamed/"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Landing:
-    """A landed day that a value was made from."""
-
-    raw: str
-    """`raw/source/day@revision`."""
-
-    version: str
-    """Of what had landed: the hash of the file's bytes, or whatever its place tells versions by."""
-
-    file: str
-    """Where it landed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,49 +237,6 @@ def _origin(platform: Platform, asked: AskedView, row: Mapping[str, object]) -> 
         known_at=revision.known_at,
         run_id=revision.run_id,
         code_version=revision.code_version,
-        landings=tuple(_landings(platform, asked.owner, revision)),
-        streamed=tuple(name for name in revision.inputs if name.startswith(_streamed)),
+        landings=tuple(Origins(platform, asked.owner).landings(revision)),
+        streamed=tuple(name for name in revision.inputs if name.startswith(STREAMED)),
     )
-
-
-def _landings(platform: Platform, owner: Domain, revision: Revision) -> Iterable[Landing]:
-    """The landed days that a revision goes back to, by way of the revisions in between."""
-    tables = Tables(platform, owner)
-    wanted = _by_table(name for name in revision.inputs if not name.startswith(_streamed))
-    while wanted:
-        (stage, table), numbers = wanted.popitem()
-        store = getattr(tables, stage)(table)
-        for each in store.revisions(numbers):
-            if each.number not in numbers[each.partition]:
-                continue
-            if stage != "raw":
-                for further, partitions in _by_table(each.inputs).items():
-                    for partition, more in partitions.items():
-                        wanted.setdefault(further, {}).setdefault(partition, set()).update(more)
-                continue
-            landed = f"landing/{table}/{each.partition}@"
-            for name in each.inputs:
-                yield Landing(
-                    raw=f"raw/{table}/{each.partition}@{each.number}",
-                    version=name.removeprefix(landed),
-                    file=_file(platform, owner, table, each.partition),
-                )
-
-
-def _by_table(inputs: Iterable[str]) -> dict[tuple[str, str], dict[str, set[int]]]:
-    """Inputs `stage/table/partition@number` as (stage, table) -> partition -> numbers."""
-    found: dict[tuple[str, str], dict[str, set[int]]] = {}
-    for name in inputs:
-        stage, table, rest = name.split("/", 2)
-        partition, _, number = rest.rpartition("@")
-        found.setdefault((stage, table), {}).setdefault(partition, set()).add(int(number))
-    return found
-
-
-def _file(platform: Platform, owner: Domain, source: str, day: str) -> str:
-    """Where a day of a source landed; its file by name, where it lies in a folder still."""
-    place = place_of(platform, owner, owner.source(source))
-    if isinstance(place, Folder):
-        there = [file for file in files_of(day) if (place.path / file).exists()]
-        return str(place.path / (there[0] if there else day))
-    return f"{place}/{day}"

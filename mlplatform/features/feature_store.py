@@ -8,7 +8,7 @@ What it refuses: a reference to what there is not, a view in another version tha
 zone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 
@@ -156,10 +156,18 @@ class FeatureStore:
         pins: Pins | None,
         *,
         statuses: bool,
+        expired: bool = True,
+        without: Collection[tuple[str, int]] = (),
     ) -> pl.DataFrame:
         """The features of one view that are asked for, and `status`.
 
         With `statuses`, also `revision`, `event_time`, `available_at` and `partition`: the row of the view's table.
+
+        Parameters
+        ----------
+        expired : whether the statuses are to tell a value that has expired from one that never was, for which every
+            older partition has to be read; else both are `not_found`
+        without : as in `known_facts`
         """
         store = Tables(self._platform, asked.owner).features(asked.view)
         if pins is not None and asked.label not in pins:
@@ -178,8 +186,9 @@ class FeatureStore:
             ttl=asked.view.ttl,
             pins=None if pins is None else pins[asked.label],
             known_by=known_by,
-            expired=statuses,
+            expired=statuses and expired,
             at_once=known_at_once(self._platform, asked.owner, asked.view),
+            without=without,
         )
         told = ["_revision", "event_time", "available_at", "_partition"] if statuses else []
         return point_in_time_join(

@@ -12,7 +12,7 @@ from mlplatform.domain.model import ModelSpec
 from mlplatform.domain.view import FeatureView, ImportedView
 from mlplatform.domains.registered import registered_domain
 from mlplatform.features.feature_store import FeatureStore
-from mlplatform.features.known_facts import KnownBy, Pins
+from mlplatform.features.known_facts import KnownBy, Pins, removed_until
 from mlplatform.features.references import model_references
 from mlplatform.features.stage import Stage
 from mlplatform.features.tables import Tables, partition_end
@@ -66,12 +66,14 @@ def values_not_known_then(
     """How many of these values differ from what each request would have seen of the revisions known by then.
 
     Not zero after a correction: the model is trained on what is believed now, but was not served it at the time.
+    Requests of a time of which a revision was removed by policy are not counted: nobody can know.
     """
-    if not any(
-        _changed_since(domain, store, pins[label])
-        for label, (_, store, _) in view_stores(platform, domain, model).items()
-    ):
+    stores = {label: store for label, (_, store, _) in view_stores(platform, domain, model).items()}
+    if not any(_changed_since(domain, store, pins[label]) for label, store in stores.items()):
         return 0  # no need to read it all again
+    if removed := [until for label, store in stores.items() for until in removed_until(store, pins[label])]:
+        late = requests["at"] >= max(removed)
+        requests, values = requests.filter(late), values.filter(late)
     then = historical_features(platform, domain, model, requests, pins, known_by="then")
     return sum(int((~values[name].eq_missing(then[name])).sum()) for name in then.columns)
 

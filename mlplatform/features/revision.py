@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from mlplatform.errors import DataError, MissingPartition
+from mlplatform.errors import DataError, MissingPartition, RemovedByPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,10 @@ class Revision:
     path: str
     """Of its Parquet file, relative to the table."""
 
+    removed: str = ""
+    """Its tombstone, where its rows were removed by policy; all else that is known of it stays. Empty: they are there.
+    """
+
 
 _LISTING: dict[str, pl.DataType] = {
     "partition": pl.String(),
@@ -73,6 +77,7 @@ _LISTING: dict[str, pl.DataType] = {
     "inputs": pl.String(),
     "rows": pl.Int64(),
     "path": pl.String(),
+    "removed": pl.String(),
 }
 
 
@@ -98,9 +103,11 @@ def listing_of(actions: pl.DataFrame, partitions: Iterable[str] | None, *, name:
         "rows": "num_records",
         "path": "path",
     }
+    if "min._removed" not in actions.columns:  # nothing ever was
+        actions = actions.with_columns(pl.lit("").alias("min._removed"))
     listing = actions.select(
         pl.col(places.get(column, f"min._{column}")).cast(dtype).alias(column) for column, dtype in _LISTING.items()
-    )
+    ).with_columns(pl.col("removed").fill_null(""))
     if partitions is not None:
         listing = listing.filter(pl.col("partition").is_in(list(partitions)))
     listing = listing.sort("partition", "number")
@@ -138,6 +145,8 @@ def one_of_each(
     ------
     MissingPartition
         A wanted partition of the table `name` has no such revision.
+    RemovedByPolicy
+        It had, and its rows were removed.
     """
     pinned_number = pl.col("partition").replace_strict(pins, default=None, return_dtype=pl.Int32)
     pinned = listing.filter(pl.col("number") == pinned_number)
@@ -145,6 +154,8 @@ def one_of_each(
     found = pl.concat([pinned, free]).sort("partition")
     if missing := sorted((wanted or set()) - set(found["partition"])):
         raise MissingPartition(name, [f"{each}@{pins[each]}" if each in pins else each for each in missing])
+    if gone := found.filter(pl.col("removed") != "")["removed"].to_list():
+        raise RemovedByPolicy(gone[0])
     return found
 
 

@@ -13,9 +13,10 @@ import msgspec
 import polars as pl
 
 from mlplatform.domain.domain import Domain
-from mlplatform.errors import SegmentUnreadable
+from mlplatform.errors import DataError, SegmentUnreadable
+from mlplatform.features.integrity import unreadable
 from mlplatform.monitoring.pickup import log_files, log_options
-from mlplatform.monitoring.prediction_log import decode, frame, log_folder, schema
+from mlplatform.monitoring.prediction_log import Batch, decode, frame, log_folder, schema
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.segments import read
 
@@ -47,16 +48,46 @@ def rows_since(
     return rows.sort("received", "request_id")
 
 
-def stored(platform: Platform, paths: Sequence[str]) -> pl.LazyFrame:
-    """Files of the table, of whatever version: a column that came later is null."""
+def stored(platform: Platform, paths: Sequence[str], *, file: str | None = None) -> pl.LazyFrame:
+    """Files of the table, of whatever version: a column, or a field of a view, that came later is null.
+
+    Parameters
+    ----------
+    file : name of a column that tells in which file a row lies; None: there is none
+    """
     return pl.scan_parquet(
         list(paths),
         schema=schema,
         missing_columns="insert",
         extra_columns="ignore",
+        cast_options=pl.ScanCastOptions(missing_struct_fields="insert", extra_struct_fields="ignore"),
         hive_partitioning=False,
+        include_file_paths=file,
         storage_options=log_options(platform),
     )
+
+
+def collected(platform: Platform, rows: pl.LazyFrame, paths: Sequence[str]) -> pl.DataFrame:
+    """What is asked of files of the table.
+
+    Raises
+    ------
+    DataError
+        A file is gone or damaged; the message names it.
+    """
+    try:
+        return rows.collect()
+    except unreadable:
+        for path in paths:
+            try:
+                stored(platform, [path]).collect()
+            except unreadable as error:
+                told = " ".join(str(error).split()) or type(error).__name__
+                raise DataError(
+                    f"the file {path} of the prediction log cannot be read ({told[:200]}). Restore it from a copy; no "
+                    "answer that lies in it can be given again without it"
+                ) from error
+        raise
 
 
 def not_picked_up(
@@ -65,6 +96,7 @@ def not_picked_up(
     since: datetime,
     manifests: Collection[str] | None = None,
     *,
+    request_id: str | None = None,
     at_most: int = rows_at_most,
 ) -> list[pl.DataFrame]:
     """Rows of the segments that were not picked up yet, the newest segments first.
@@ -72,6 +104,7 @@ def not_picked_up(
     Parameters
     ----------
     manifests : digests; None: all
+    request_id : of one request, or of many rows that came as one; None: all
     at_most : rows, or a segment's more
     """
     folder = log_folder(platform.home, domain.name)
@@ -82,8 +115,15 @@ def not_picked_up(
             break
         try:
             batches = [decode(payload) for payload in read(path).payloads]
-            chosen = [each for each in batches if manifests is None or each.manifest in manifests]
+            chosen = [
+                each
+                for each in batches
+                # To look for an id costs little, to make rows of a batch a lot.
+                if (manifests is None or each.manifest in manifests) and (request_id is None or _has(each, request_id))
+            ]
             came = frame(chosen).filter(pl.col("received") >= since)
+            if request_id is not None:
+                came = came.filter(of_request(request_id))
         except FileNotFoundError:
             continue  # finished or picked up this moment: the next look finds it under its other name
         except (SegmentUnreadable, msgspec.DecodeError, ValueError, pl.exceptions.PolarsError) as error:
@@ -93,3 +133,13 @@ def not_picked_up(
         found.append(came)
         rows += came.height
     return found
+
+
+def of_request(request_id: str) -> pl.Expr:
+    """Rows of one request; of many rows that came as one, each is called by the id, a colon and its place."""
+    name = pl.col("request_id")
+    return (name == request_id) | name.str.starts_with(f"{request_id}:")
+
+
+def _has(batch: Batch, request_id: str) -> bool:
+    return any(each == request_id or each.startswith(f"{request_id}:") for each in batch.request_id)

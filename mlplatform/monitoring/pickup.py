@@ -29,8 +29,10 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_d
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from mlplatform.domain.domain import Domain
-from mlplatform.errors import SegmentUnreadable, Unavailable
+from mlplatform.errors import RemovedByPolicy, SegmentUnreadable, Unavailable
+from mlplatform.features.tombstones import tombstones
 from mlplatform.monitoring.prediction_log import SHADOW, decode, frame, log_folder, schema
+from mlplatform.monitoring.row_digest import digests
 from mlplatform.provenance.files import alone
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.segments import finished, read
@@ -42,6 +44,7 @@ bytes_at_once = 64 << 20
 
 _gaps_schema: Mapping[str, pl.DataType] = {"segment": pl.String(), "day": pl.Date(), "rows": pl.Int64()}
 _attempts = 16
+_of_file = ("model", "model_version", "arm", "source")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +79,22 @@ def gaps_table(platform: Platform, domain: Domain) -> str:
 
 
 def logged(platform: Platform, domain: Domain, day: str) -> pl.LazyFrame | None:
-    """Rows of one day of the log; None: nothing was ever logged."""
+    """Rows of one day of the log; None: nothing was ever logged.
+
+    Raises
+    ------
+    RemovedByPolicy
+        There were some, and they were removed.
+    """
     uri, options = log_table(platform, domain), log_options(platform)
     if not DeltaTable.is_deltatable(uri, options):
         return None
-    return pl.scan_delta(uri, storage_options=options).filter(pl.col("day") == date.fromisoformat(day))
+    table = DeltaTable(uri, storage_options=options)
+    # Only where something is missing it is asked why.
+    held = table.file_uris(file_pruning_predicate=[("day", "=", day)])
+    if not held and (gone := tombstones(platform, domain).get(("answers", day))):
+        raise RemovedByPolicy(str(gone))
+    return pl.scan_delta(table, storage_options=options).filter(pl.col("day") == date.fromisoformat(day))
 
 
 def answered(platform: Platform, domain: Domain, day: str) -> pl.LazyFrame | None:
@@ -135,18 +149,37 @@ def instants_by_day(platform: Platform, domain: Domain) -> dict[str, tuple[datet
 
 
 def log_files(platform: Platform, domain: Domain, since: datetime) -> pl.DataFrame:
-    """Files of the log with answers that came since, from its metadata alone: `path`, `rows`, `first`, `last`."""
+    """Files of the log with answers that came since, from its metadata alone.
+
+    Returns
+    -------
+    files : `path`, `rows`, when the `first` and the `last` came, the `lowest` and `highest` manifest by name, and the
+        first by name of `model`, `model_version`, `arm` and `source`
+    """
     uri, options = log_table(platform, domain), log_options(platform)
-    times = {"first": pl.Datetime("us", "UTC"), "last": pl.Datetime("us", "UTC")}
-    if not DeltaTable.is_deltatable(uri, options):
-        return pl.DataFrame(schema={"path": pl.String(), "rows": pl.Int64(), **times})
-    files = pl.DataFrame(DeltaTable(uri, storage_options=options).get_add_actions(flatten=True))
+    columns = {
+        "path": pl.String(),
+        "rows": pl.Int64(),
+        "first": pl.Datetime("us", "UTC"),
+        "last": pl.Datetime("us", "UTC"),
+        "lowest": pl.String(),
+        "highest": pl.String(),
+        **dict.fromkeys(_of_file, pl.String()),
+    }
+    files = pl.DataFrame()
+    if DeltaTable.is_deltatable(uri, options):
+        files = pl.DataFrame(DeltaTable(uri, storage_options=options).get_add_actions(flatten=True))
+    if files.is_empty():
+        return pl.DataFrame(schema=columns)
     listed = files.select(
         path=f"{uri}/" + pl.col("path"),
-        rows=pl.col("num_records").cast(pl.Int64),
-        first=pl.col("min.received").cast(times["first"]),
-        last=pl.col("max.received").cast(times["last"]),
-    )
+        rows=pl.col("num_records"),
+        first=pl.col("min.received"),
+        last=pl.col("max.received"),
+        lowest=pl.col("min.manifest"),
+        highest=pl.col("max.manifest"),
+        **{name: pl.col(f"min.{name}") for name in _of_file},
+    ).cast(columns)  # type: ignore[arg-type]
     # Statistics keep milliseconds.
     return listed.filter(pl.col("last") >= since - timedelta(milliseconds=1))
 
@@ -269,7 +302,8 @@ def _read(path: Path) -> _Segment:
         rows = frame([decode(payload) for payload in contents.payloads])
     except (msgspec.DecodeError, ValueError, pl.exceptions.PolarsError) as error:
         raise SegmentUnreadable(path.name, f"its payloads are no answers ({error})") from error
-    return _Segment(path, rows.with_columns(day=pl.col("received").dt.date()), contents.dropped)
+    told = rows.with_columns(digests(rows), day=pl.col("received").dt.date())
+    return _Segment(path, told, contents.dropped)
 
 
 def _gap(segment: _Segment) -> tuple[str, object, int]:

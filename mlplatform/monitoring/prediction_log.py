@@ -84,6 +84,8 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """Version of the plan that it was routed by; empty where there was none."""
     propensity: list[float] = []
     """How probable it was that this arm answered: under exploration it is what an unbiased estimate divides by."""
+    computing: str = ""
+    """What computed it (`provenance.computing`), JSON; empty where it was not told."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -148,14 +150,17 @@ schema: Mapping[str, pl.DataType] = {
     **{f"{phase}_us": pl.Int64() for phase in phases},
     "plan": pl.String(),
     "propensity": pl.Float64(),
+    "computing": pl.String(),
+    "digest": pl.String(),
 }
 """The table `prediction_log`: one row per answer.
 
 As `Batch` says, and: `prediction` as text (a domain has models of several tasks; the numbers are in `scores`);
 `features` in the order of the manifest, NaN where missing, null where they could not be computed; `views` what was read
 of the online store, where `revision` names what the store held, and `event_time` and `value_revision` the very row of
-the view's table; a phase is null where it was not gone through; `plan` and `propensity` are null where they were not
-told. A request has a second row, of arm `shadow`, where the other arm scored it too: same `request_id`, `at` and
+the view's table; a phase is null where it was not gone through; `plan`, `propensity` and `computing` are null where
+they were not told; `digest` is the hash of the row's other columns, made when it was picked up (`row_digest`), and null
+before. A request has a second row, of arm `shadow`, where the other arm scored it too: same `request_id`, `at` and
 `received`, its own manifest, scores and latency."""
 
 
@@ -175,6 +180,8 @@ def frame(batches: Sequence[Batch]) -> pl.DataFrame:
     }
     for name in ("request_id", "at", "key", "arm", "source", "degraded", "needs_review", "probability", "confidence"):
         columns[name] = _joined(getattr(each, name) for each in batches)
+    columns["computing"] = pl.Series([each.computing or None for each in batches], dtype=pl.String).gather(of_row)
+    columns["digest"] = pl.Series([None] * int(of_row.size), dtype=pl.String)
     columns["reason"] = _joined(each.reason for each in batches)
     columns["received"] = [each // 1000 for each in _joined(each.received for each in batches)]
     columns["request"] = _joined(_requests(each) for each in batches)

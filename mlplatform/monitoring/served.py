@@ -54,25 +54,8 @@ class Served:
         return self.rows.get_column("features").list.to_array(width).to_numpy()
 
     def views(self) -> dict[str, pl.DataFrame]:
-        """By `owner/view`, (n, 5): what was read of the online store, null where nothing was.
-
-        Its `version`, the `publication` that it held, and of each row the `status`, and the `event_time` and `revision`
-        of the value.
-        """
-        numbered = self.rows.select(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"), "views")
-        told = numbered.explode("views", empty_as_null=False, keep_nulls=False).unnest("views")
-        return {
-            str(view): numbered.select("row")
-            .join(read, on="row", how="left", maintain_order="left")
-            .select(
-                "version",
-                pl.col("revision").alias("publication"),
-                "status",
-                "event_time",
-                pl.col("value_revision").alias("revision"),
-            )
-            for (view,), read in told.partition_by("view", as_dict=True).items()
-        }
+        """By `owner/view`, what was read of it for each of the rows, as `views_read` tells it."""
+        return views_read(self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +100,32 @@ def served_on(platform: Platform, domain: Domain, day: str, *, at_most: int = ro
             Served(model=model, manifest=manifest, answers=answers.height, computed=len(ids), rows=rows),
         )
     return sorted(found, key=lambda each: (-each.answers, each.model, each.manifest))
+
+
+def views_read(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """By `owner/view`, (n, 5): what was read of the online store, null where nothing was.
+
+    Its `version`, the `publication` that it held, and of each row the `status`, and the `event_time` and `revision` of
+    the value.
+
+    Parameters
+    ----------
+    rows : (n, …) of the log
+    """
+    numbered = rows.select(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"), "views")
+    told = numbered.explode("views", empty_as_null=False, keep_nulls=False).unnest("views")
+    return {
+        str(view): numbered.select("row")
+        .join(read, on="row", how="left", maintain_order="left")
+        .select(
+            "version",
+            pl.col("revision").alias("publication"),
+            "status",
+            "event_time",
+            pl.col("value_revision").alias("revision"),
+        )
+        for (view,), read in told.partition_by("view", as_dict=True).items()
+    }
 
 
 def drawn(ids: pl.Series, share: float) -> pl.Series:

@@ -40,6 +40,7 @@ sample = Sample(start=START, end=END, demo_days=DAYS, read=sent_on)
 INIT = """MODULE
 
 from mlplatform.domain.domain import Domain
+from mlplatform.domain.reproducibility import Reproducibility
 
 from .models import model, requests
 from .sample import sample
@@ -59,6 +60,9 @@ DOMAIN = Domain(
     models=(model,),
     history_until=sample.end,
     sample=sample,
+    # While the proposal is being edited its models may serve, and the edits are kept in their bundles. Take this out
+    # before people rely on it: then what no commit holds is not promoted.
+    reproducibility=Reproducibility(dirty_tree="stored"),
 )
 """
 

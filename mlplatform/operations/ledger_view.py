@@ -116,7 +116,7 @@ def served(platform: Platform, model: str, at: datetime) -> Served:
         mode=found.mode,
         share=share,
         # As it was recorded; what it says is derived the same way for ever, but how it is written may change.
-        plan=found.plan or (plan.version if isinstance(plan, Plan) else ""),
+        plan=plan.version if isinstance(plan, Plan) else "",
     )
 
 

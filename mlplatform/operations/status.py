@@ -306,6 +306,10 @@ def _watched(watch: WatchStatus) -> Iterator[str]:
         looked = watch.looked_seconds_ago
         loop = "never looked" if looked is None else f"looked {human(timedelta(seconds=looked))} ago"
         yield f"monitors: {', '.join(said)}; the loop {loop}"
+    if watch.replays:
+        night = max(each.night for each in watch.replays.values())
+        shares = [f"{each.share:.1%} of {each.replayed:,} of {model}" for model, each in watch.replays.items()]
+        yield f"old answers that could be given again, night of {night}: {', '.join(shares)}"
     yield from _some(
         "[red]alert[/red]",
         [

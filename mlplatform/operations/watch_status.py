@@ -12,6 +12,7 @@ from mlplatform.monitoring.behaviour.day import transitions_between
 from mlplatform.monitoring.findings_table import judgements
 from mlplatform.operations.alerts import alerts
 from mlplatform.provenance.platform import Platform
+from mlplatform.reproducibility.coverage.tables import past_nights, shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,18 @@ class OpenAlert:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replays:
+    """How many old answers of a model could be given again, the last night they were tried."""
+
+    night: str
+    replayed: int
+    """Without those removed by policy."""
+
+    share: float
+    """Of them, what was exact or within tolerance."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WatchStatus:
     """How a domain is watched."""
 
@@ -57,6 +70,9 @@ class WatchStatus:
 
     breakers: dict[str, str]
     """Breaker, as `what of gateway` -> its state, where that is not closed."""
+
+    replays: dict[str, Replays]
+    """By model; without those of which none were."""
 
 
 def watch_status(platform: Platform, domain: Domain) -> WatchStatus:
@@ -86,4 +102,15 @@ def watch_status(platform: Platform, domain: Domain) -> WatchStatus:
             for each in alerts(platform, [domain])
         ),
         breakers={name: state for name, state in states.items() if state != "closed"},
+        replays=_replays(platform, domain),
     )
+
+
+def _replays(platform: Platform, domain: Domain) -> dict[str, Replays]:
+    figures = past_nights(platform, domain, until="9999", at_most=1)
+    return {
+        told["model"]: Replays(
+            night=figures["night"][0], replayed=told["promised"], share=told["exact"] + told["within_tolerance"]
+        )
+        for told in shares(figures, by="model").iter_rows(named=True)
+    }

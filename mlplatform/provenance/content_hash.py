@@ -67,7 +67,7 @@ def content_hash(frame: pl.DataFrame) -> str:
     RFC 7693, "The BLAKE2 Cryptographic Hash and Message Authentication Code (MAC)".
     """
     digest = hashlib.blake2b(struct.pack("<QQ", frame.height, frame.width), digest_size=16)
-    tags = [_tag(column) for column in frame.iter_columns()]
+    tags = [type_tag(column) for column in frame.iter_columns()]
     # One query for all columns: on the small frames of daily partitions a query for each would be most of the time.
     plain = frame.select(_canonical(name, dtype) for name, dtype in frame.schema.items())
     present = frame.select(pl.col(column.name).is_not_null() for column in frame.iter_columns() if column.null_count())
@@ -103,7 +103,7 @@ def _canonical(name: str, dtype: pl.DataType) -> pl.Expr:
     return column.to_physical().fill_null(0)
 
 
-def _tag(column: pl.Series) -> str:
+def type_tag(column: pl.Series) -> str:
     """Name the type of a column in our own words, which stay when Polars renames its own."""
     dtype = column.dtype
     for tags in (_NUMBER_TAGS, _FLOAT_TAGS, _TEXT_TAGS):

@@ -1,31 +1,20 @@
-"""Environment: the lock file, the installed versions and the git state that a record is made under.
+"""Environment: the lock file, the installed versions and the machine that a record is made under.
 
-Exactness is promised for the same lock file only, so every record carries its hash. Here facts are read, not judged: a
-machine without git gives None, and it is for the record's reader to say what that is worth.
+Exactness is promised for the same lock file only, so every record carries its hash. Here facts are read, not judged: it
+is for the record's reader to say what another machine is worth.
 """
 
 import hashlib
+import os
+import platform
 import re
-import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from mlplatform.errors import DeclarationError
 
 _CHECKOUT_LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
-_GIT_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class GitState:
-    """Where the checkout stood; both None where git or the repository is absent."""
-
-    commit: str | None
-    """Full hash of the checked-out commit; None before the first one."""
-    dirty: bool | None
-    """Whether anything differs from the commit, files that git does not know yet included."""
 
 
 def lock_hash(path: Path | None = None) -> str:
@@ -90,29 +79,33 @@ def installed_versions(names: Iterable[str]) -> dict[str, str]:
     return versions
 
 
-def git_state(root: Path) -> GitState:
-    """Commit and cleanliness of the repository that holds `root`.
+def recorded_versions() -> dict[str, str]:
+    """Versions of this package, of every direct dependency that is installed, and of what decides bits beneath them.
 
-    Parameters
-    ----------
-    root : Path
-        A folder inside the checkout.
-
-    Returns
-    -------
-    GitState
-        None values where there is no git, no repository, or no leave to read it.
+    Where the package is only on the path and not installed, nothing names its dependencies: then all that is installed.
     """
-    # One call for both facts, so that they come from one moment; a user's settings must not hide untracked files.
-    options = ["--porcelain=v2", "--branch", "--untracked-files=normal"]
-    command = ["git", "--no-optional-locks", "-C", str(root), "status", *options]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return GitState(commit=None, dirty=None)
-    if answer.returncode:
-        return GitState(commit=None, dirty=None)
-    lines = answer.stdout.splitlines()
-    commits = [line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid ")]
-    commit = commits[0] if commits and commits[0] != "(initial)" else None
-    return GitState(commit=commit, dirty=any(not line.startswith("#") for line in lines))
+        required = metadata.requires("mlplatform") or []
+    except metadata.PackageNotFoundError:
+        return installed_versions(sorted({each.metadata["Name"] for each in metadata.distributions()} - {None}))
+    names = {match[0] for match in (re.match(r"[A-Za-z0-9._-]+", each) for each in required) if match}
+    return installed_versions(sorted({"mlplatform", "pyarrow", *names}))
+
+
+def host_facts() -> dict[str, str]:
+    """What the machine is, beside what `computing` tells of it: system, processor, cores that this process may use."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+    }
+
+
+def _processor() -> str:
+    """The processor's own name: numeric libraries choose their code by what it can do."""
+    told = Path("/proc/cpuinfo")
+    if told.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", told.read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or "unknown"

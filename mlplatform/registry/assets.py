@@ -9,8 +9,10 @@ from mlplatform.provenance.code_version import code_version
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.run_process import announce_run
 from mlplatform.registry.bento import build_bento
-from mlplatform.registry.candidate import make_candidate, promoted_bundle
+from mlplatform.registry.candidate import bundle_of, make_candidate, promoted_bundle
+from mlplatform.registry.lineage import Lineage, code_said, commands, lineage_of, mlflow_said
 from mlplatform.training.assets import model_key
+from mlplatform.training.lineage import data_links, trail
 from mlplatform.training.recipe import load_recipe
 
 
@@ -35,10 +37,20 @@ def registry_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
     ) -> dg.MaterializeResult[None]:
         announce_run(platform.home, context.run.run_id)
         folder = platform.training(domain.name, model.name, context.partition_key)
-        made = make_candidate(platform, domain, model, load_recipe(folder))
+        recipe = load_recipe(folder)
+        made = make_candidate(platform, domain, model, recipe)
+        lineage = lineage_of(domain, bundle_of(platform, made.manifest), recipe)
         trials = "\n".join(f"| {each['number']} | {each['value']:.5f} | `{each['params']}` |" for each in made.trials)
         return dg.MaterializeResult(
             metadata={
+                "lineage": dg.MetadataValue.md(trail(lineage.model, lineage.recipe)),
+                "data": dg.MetadataValue.md(data_links(each.input for each in lineage.tables)),
+                "tables": _tables(lineage),
+                "training_set": lineage.training_set,
+                "code": dg.MetadataValue.md(code_said(lineage.record)),
+                "trained_by": dg.MetadataValue.dagster_run(_trained_by(context, made.manifest)),
+                "mlflow": dg.MetadataValue.md(mlflow_said(platform.mlflow_uri, lineage.model, lineage.recipe)),
+                "commands": dg.MetadataValue.md(commands(lineage.model, lineage.recipe)),
                 "manifest": made.manifest,
                 "bundle": dg.MetadataValue.path(str(platform.bundles / made.manifest)),
                 "settings": dict(made.settings),
@@ -67,8 +79,40 @@ def registry_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
         announce_run(platform.home, context.run.run_id)
         tag = build_bento(promoted_bundle(platform, domain, model, context.partition_key), home=platform.home)
         return dg.MaterializeResult(
-            metadata={"tag": tag, "serve": dg.MetadataValue.md(f"`mlplatform serve {domain.name}/{model.name}`")},
+            metadata={
+                "lineage": dg.MetadataValue.md(trail(f"{domain.name}/{model.name}", context.partition_key)),
+                "tag": tag,
+                "serve": dg.MetadataValue.md(f"`mlplatform serve {domain.name}/{model.name}`"),
+            },
             data_version=dg.DataVersion(tag),
         )
 
     return [model_asset, bento]
+
+
+def _tables(lineage: Lineage) -> dg.TableMetadataValue:
+    """What was read of each table."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "table": each.input.table,
+                    "days": f"{each.input.days}, {each.input.first} to {each.input.last}",
+                    "corrected": each.input.corrected,
+                    "revisions (digest)": each.revisions,
+                    "content (digest)": each.content,
+                }
+            )
+            for each in lineage.tables
+        ]
+    )
+
+
+def _trained_by(context: dg.AssetExecutionContext, manifest: str) -> str:
+    """The run that made a model: the first that showed it; this one, where none did."""
+    of_recipe = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key])
+    for record in context.instance.fetch_materializations(of_recipe, limit=100, ascending=True).records:
+        shown = record.asset_materialization
+        if shown is not None and "manifest" in shown.metadata and shown.metadata["manifest"].value == manifest:
+            return str(record.run_id)
+    return context.run.run_id

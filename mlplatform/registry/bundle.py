@@ -9,6 +9,8 @@
       golden_rows.arrow      request columns, `at` and view values of a few rows
       golden_scores.arrow    what the trained model said of them
       code/<domain>/*.py     the feature code it was trained with
+      recipe.json  inputs.json  training_set.json  training.json  *.diff
+                             what it was made from (`registry.origin`); nobody who serves reads them
 
 Nothing in it is a pickle, so loading one runs no code but the feature code, whose hash is checked first. A bundle is
 never changed: another content is another digest in another folder. It refuses to be loaded with a file that is
@@ -161,6 +163,7 @@ def write_bundle(
     rollback_target: str | None,
     golden: tuple[pl.DataFrame, Scores],
     code: Path | None = None,
+    records: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a model version below `root`, under its digest.
 
@@ -171,6 +174,7 @@ def write_bundle(
     golden : rows (request columns, `at`, view values) and the calibrated scores, (n,) or (n, classes) float64, of the
         trained model for them
     code : folder of the domain package; by default the one of that name in `mlplatform.domains`
+    records : name of a file -> its content: what the model was made from, kept and hashed like every other file
 
     Returns
     -------
@@ -184,23 +188,14 @@ def write_bundle(
     root.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=root))
     try:
-        booster.save_model(draft / BOOSTER)
-        (draft / CALIBRATION).write_text(calibration.to_json())
-        (draft / SIMPLE).write_text(simple.to_json())
-        (draft / FITTED).write_text(json.dumps(fitted, sort_keys=True, ensure_ascii=False, allow_nan=False))
-        rows, scores = golden
-        outputs = np.ascontiguousarray(scores, dtype=np.float64).reshape(len(scores), -1)
-        rows.write_ipc(draft / GOLDEN_ROWS, compression="uncompressed")
-        pl.DataFrame({f"score_{column}": outputs[:, column] for column in range(outputs.shape[1])}).write_ipc(
-            draft / GOLDEN_SCORES, compression="uncompressed"
-        )
+        write_parts(draft, booster=booster, calibration=calibration, simple=simple, fitted=fitted, golden=golden)
+        for name, content in (records or {}).items():
+            (draft / name).write_bytes(content)
         package = code or domain_folder(domain.name)
         for path, source in feature_code(package).items():
             (draft / CODE / path).parent.mkdir(parents=True, exist_ok=True)
             (draft / CODE / path).write_bytes(source)
-        files = {
-            path.relative_to(draft).as_posix(): _sha256(path) for path in sorted(draft.rglob("*")) if path.is_file()
-        }
+        files = hashes(draft)
         decision, decision_reason = _told(model.decision)
         review_below, review_reason = _told(model.review_below)
         manifest = Manifest(
@@ -238,6 +233,33 @@ def write_bundle(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return load_bundle(final)
+
+
+def write_parts(
+    folder: Path,
+    *,
+    booster: Any,
+    calibration: Calibration,
+    simple: SimpleModel,
+    fitted: Mapping[str, Any],
+    golden: tuple[pl.DataFrame, Scores],
+) -> None:
+    """Write what was learned, each part in the file of a bundle; the arguments are those of `write_bundle`."""
+    booster.save_model(folder / BOOSTER)
+    (folder / CALIBRATION).write_text(calibration.to_json())
+    (folder / SIMPLE).write_text(simple.to_json())
+    (folder / FITTED).write_text(json.dumps(fitted, sort_keys=True, ensure_ascii=False, allow_nan=False))
+    rows, scores = golden
+    outputs = np.ascontiguousarray(scores, dtype=np.float64).reshape(len(scores), -1)
+    rows.write_ipc(folder / GOLDEN_ROWS, compression="uncompressed")
+    pl.DataFrame({f"score_{column}": outputs[:, column] for column in range(outputs.shape[1])}).write_ipc(
+        folder / GOLDEN_SCORES, compression="uncompressed"
+    )
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder, by its path there, as a manifest lists them."""
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def load_bundle(folder: Path) -> Bundle:

@@ -106,12 +106,14 @@ def load_domain(code: Path, package: str, *, name: str, digest: str, files: Sequ
         sys.modules[root] = parent
         try:
             importlib.import_module(f"{root}.{package}")
-        except ImportError as error:
+        except Exception as error:  # a domain's code may raise anything, and an older one what it did not then
             # Nothing half-imported stays behind: the next attempt may be of a repaired copy elsewhere.
             sys.meta_path.remove(finder)
             for module in [each for each in sys.modules if each == root or each.startswith(f"{root}.")]:
                 del sys.modules[module]
-            raise BundleCorrupt(f"code/{package}", f"its code cannot be imported here ({error})") from error
+            raise BundleCorrupt(
+                f"code/{package}", f"its code cannot be imported here ({type(error).__name__}: {error})"
+            ) from error
     domain = getattr(sys.modules.get(f"{root}.{package}"), "DOMAIN", None)
     if not isinstance(domain, Domain) or domain.name != name:
         raise BundleCorrupt(f"code/{package}", f"its __init__.py gives no DOMAIN called {name}")

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import polars as pl
 
 from mlplatform.errors import DataError, LedgerBroken, Unsigned
+from mlplatform.features.integrity import altered
 from mlplatform.features.stage import Draft, Stage, Written
 from mlplatform.provenance.platform import Platform
 
@@ -65,7 +66,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What served at an instant, to whom, and under which plan."""
+    """What served at an instant, and to whom."""
 
     champion: Entry | None
     """The event by which it is the champion; None before the first promotion."""
@@ -78,9 +79,6 @@ class Standing:
 
     weight: int
     """Of the challenger, as the plan counts it."""
-
-    plan: str
-    """Version of the plan; empty where the event names none."""
 
 
 class Ledger:
@@ -106,6 +104,11 @@ class Ledger:
         """
         rows = self._stage.history([model]).sort("_revision")
         return [_entry(model, row) for row in rows.iter_rows(named=True)]
+
+    def altered(self, model: str) -> dict[int, str]:
+        """Number of an event -> what is wrong with its file, by name; nothing where all are what was written."""
+        faults = altered(self._stage, self._stage.revisions([model]))
+        return {number: fault for (_, number), fault in faults.items()}
 
     def first_unreadable(self, model: str) -> int | None:
         """Number of the first event whose file is gone or cannot be read; None: all can be."""
@@ -199,11 +202,10 @@ def standing(entries: Sequence[Entry], at: datetime | None = None) -> Standing:
     at : inclusive; None: after the last of them
     """
     champion = challenger = None
-    mode, weight, plan = "full", 0, ""
+    mode, weight = "full", 0
     for entry in entries:
         if entry.action not in MOVES or (at is not None and entry.at > at):
             continue
-        plan = str(entry.evidence.get("plan", ""))
         if entry.alias == "champion":
             champion = entry
         if entry.alias == "champion" or entry.action in ("roll_back", "finish"):
@@ -213,7 +215,7 @@ def standing(entries: Sequence[Entry], at: datetime | None = None) -> Standing:
         if entry.action == "promote":
             mode, weight = "", 0
         mode, weight = str(entry.evidence.get("mode", mode)), int(entry.evidence.get("weight", weight))
-    return Standing(champion=champion, challenger=challenger, mode=mode, weight=weight, plan=plan)
+    return Standing(champion=champion, challenger=challenger, mode=mode, weight=weight)
 
 
 def rolled_back(entry: Entry) -> str | None:

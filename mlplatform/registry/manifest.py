@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Self
 
 import yaml
@@ -85,10 +86,15 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as plain values."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: _plain(value) for name, value in asdict(self).items()} | {"record": _plain(self.record.to_dict())}
 
     def to_yaml(self) -> str:
         """The canonical form. ASCII: PyYAML writes some other characters (U+0085) so that it cannot read them back."""
+        return self._canonical
+
+    @cached_property
+    def _canonical(self) -> str:
+        # Once: to check a manifest and to hash it would take 10 ms each.
         return yaml.safe_dump(
             self.to_dict(), sort_keys=True, allow_unicode=False, default_flow_style=False, width=2**31
         )
@@ -117,7 +123,7 @@ class Manifest:
             raise BundleCorrupt(MANIFEST_FILE, "it is not in canonical form, so its hash names nothing")
         return manifest
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical form, 64 hexadecimal digits."""
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()

@@ -15,6 +15,7 @@ from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.run_process import announce_run
 from mlplatform.registry.candidate import load_candidate
 from mlplatform.registry.ledger import Entry, Ledger, standing
+from mlplatform.registry.lineage import mlflow_said
 from mlplatform.rollout.aliases import mirror
 from mlplatform.rollout.approval import approve
 from mlplatform.rollout.dossier_page import write_dossier
@@ -29,6 +30,7 @@ from mlplatform.rollout.trail import keep
 from mlplatform.training import plots
 from mlplatform.training.assets import model_key
 from mlplatform.training.evaluation import Evaluation
+from mlplatform.training.lineage import trail
 from mlplatform.training.recipe import load_recipe
 
 Result = dg.MaterializeResult[None] | dg.AssetCheckResult
@@ -70,8 +72,11 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
         is_promoted = decision.candidate in {each.to_manifest for each in (now.champion, now.challenger) if each}
         yield dg.MaterializeResult(
             metadata={
+                "lineage": lineage(domain, model, context.partition_key),
+                "mlflow": dg.MetadataValue.md(
+                    mlflow_said(platform.mlflow_uri, f"{domain.name}/{model.name}", context.partition_key, logged)
+                ),
                 **evaluation_metadata(figures, decision),
-                "mlflow": f"{logged.name} version {logged.version}, run {logged.run_id}",
             },
             data_version=dg.DataVersion(declaration_version(decision.to_json())),
         )
@@ -107,6 +112,7 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
         mirror(platform, f"{domain.name}/{model.name}")
         return dg.MaterializeResult(
             metadata={
+                "lineage": lineage(domain, model, context.partition_key),
                 entry.alias: entry.to_manifest,
                 "before": entry.from_manifest or "none: the first model",
                 "ledger_entry": entry.number,
@@ -141,10 +147,14 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
         entries = Ledger(platform).entries(name)
         version = dg.DataVersion(state_version(entries))
         if found is not None and found.recipe == context.partition_key:
-            return dg.MaterializeResult(metadata=look_metadata(found), data_version=version)
+            return dg.MaterializeResult(metadata=look_metadata(domain, model, found), data_version=version)
         candidate = load_candidate(platform.training(domain.name, model.name, context.partition_key)).manifest
         return dg.MaterializeResult(
-            metadata={"manifest": candidate, "rollout": f"not under way: {where_it_stands(entries, candidate)}"},
+            metadata={
+                "lineage": lineage(domain, model, context.partition_key),
+                "manifest": candidate,
+                "rollout": f"not under way: {where_it_stands(entries, candidate)}",
+            },
             data_version=version,
         )
 
@@ -168,6 +178,7 @@ def rollout_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinition
         markdown, page = write_dossier(platform, f"{domain.name}/{model.name}", candidate.manifest)
         return dg.MaterializeResult(
             metadata={
+                "lineage": lineage(domain, model, context.partition_key),
                 "page": dg.MetadataValue.url(page.absolute().as_uri()),
                 "path": dg.MetadataValue.path(str(page)),
                 "dossier": dg.MetadataValue.md(markdown.read_text()),
@@ -213,6 +224,7 @@ def _approval_asset(domain: Domain, model: ModelSpec) -> dg.AssetsDefinition:
         entry = approve(platform, name, candidate.manifest, by=config.by, reason=config.reason)
         return dg.MaterializeResult(
             metadata={
+                "lineage": lineage(domain, model, context.partition_key),
                 "manifest": entry.to_manifest,
                 "by": entry.actor,
                 "reason": entry.reason,
@@ -226,9 +238,15 @@ def _approval_asset(domain: Domain, model: ModelSpec) -> dg.AssetsDefinition:
     return approval
 
 
-def look_metadata(found: Tick) -> dict[str, Any]:
+def lineage(domain: Domain, model: ModelSpec, recipe: str) -> dg.MarkdownMetadataValue:
+    """The steps of a version, each a link to its page."""
+    return dg.MetadataValue.md(trail(f"{domain.name}/{model.name}", recipe))
+
+
+def look_metadata(domain: Domain, model: ModelSpec, found: Tick) -> dict[str, Any]:
     """A look at a rollout as the UI shows it: what was decided and why, and each bound beside its margin."""
     return {
+        "lineage": lineage(domain, model, found.recipe),
         "outcome": found.outcome,
         "reasons": dg.MetadataValue.md("\n".join(f"- {each}" for each in found.reasons)),
         "traffic": traffic(found.mode, found.weight),
@@ -248,7 +266,7 @@ def look_materialization(domain: Domain, model: ModelSpec, found: Tick, version:
         model_key(domain, model, "rollout"),
         partition=found.recipe,
         description=f"{found.outcome}: {'; '.join(found.reasons)}",
-        metadata=look_metadata(found),
+        metadata=look_metadata(domain, model, found),
         tags={DATA_VERSION_TAG: version},
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlplatform.domain.view import Feature, FeatureView, ImportedView
+from mlplatform.provenance.record import Record
 from mlplatform.registry.manifest import diff
 from mlplatform.rollout.dossier_markdown import (
     MISSING,
@@ -115,24 +116,45 @@ def training_lines(records: Records) -> Iterator[str]:
 
 
 def environment_lines(records: Records) -> Iterator[str]:
-    """Lock file, versions, commit, code, files."""
+    """Lock file, versions, machine, checkouts, code, files."""
     record = records.manifest.record
-    dirty = {None: MISSING, True: "yes: the commit alone does not give this code back", False: "none"}[record.dirty]
     yield from facts(
         [
             ("Lock file (digest)", code(record.lock)),
             ("Python", text(record.python)),
             *((text(library), text(version)) for library, version in record.versions.items()),
-            ("Git commit", code(record.commit) if record.commit else MISSING),
-            ("Changes beside the commit", dirty),
+            *_checkouts(record),
             *((f"Code of {text(what)} (digest)", code(version)) for what, version in record.code.items()),
             ("Training set (digest)", code(record.training_set) if record.training_set else MISSING),
         ]
+    )
+    yield from ("### The machine that trained it", "")
+    if record.host:
+        yield from facts([(text(fact), text(value)) for fact, value in record.host.items()])
+    else:
+        yield from paragraph(f"The machine: {MISSING}.")
+    yield from paragraph(
+        f"`mlplatform reproduce {records.manifest.model}@{records.manifest.model_version}` makes it again from what is",
+        "recorded here, and says where the first difference is.",
     )
     yield from ("### Files of the bundle", "")
     yield from table(
         ("file", "SHA-256"), [(text(path), code(digest)) for path, digest in sorted(records.manifest.files.items())]
     )
+
+
+def _checkouts(record: Record) -> Iterator[tuple[str, str]]:
+    """Commit and uncommitted changes of each checkout that trained it; an older record tells of one."""
+    told = record.checkouts or {"mlplatform": {"commit": record.commit, "dirty": record.dirty}}
+    for name, each in told.items():
+        of = "" if name == "mlplatform" else f" of the {text(name)}"
+        kept = f", kept in the bundle as {text(each['diff'])}" if each.get("diff") else ", and they were not kept"
+        edited = f"yes: the commit alone does not give this code back{kept}"
+        yield f"Git commit{of}", code(each["commit"]) if each["commit"] else MISSING
+        yield (
+            f"Changes beside the commit{of}",
+            MISSING if each["dirty"] is None else edited if each["dirty"] else "none",
+        )
 
 
 def change_lines(records: Records) -> Iterator[str]:

@@ -27,7 +27,7 @@ from mlplatform.registry.manifest import Manifest
 from mlplatform.rollout.gate import Decision
 from mlplatform.rollout.judge import load_decision, load_evaluation
 from mlplatform.training.evaluation import Evaluation
-from mlplatform.training.recipe import Recipe, load_recipe
+from mlplatform.training.recipe import Recipe, facts_table, load_recipe
 
 Value = TypeVar("Value")
 
@@ -150,7 +150,7 @@ def _tables(platform: Platform, bundle: Bundle, recipe: Recipe) -> Iterator[Inpu
     domain, inputs = bundle.domain, bundle.manifest.record.inputs
     facts = domain.requests.facts
     views = _recorded(partial(view_stores, platform, domain, bundle.model)) or {}
-    yield _table(f"{domain.name}/derived/{facts}", recipe.facts, inputs, Tables(platform, domain).facts(facts))
+    yield _table(facts_table(domain), recipe.facts, inputs, Tables(platform, domain).facts(facts))
     for label, days in recipe.views.items():
         yield _table(label, days, inputs, views[label][1] if label in views else None)
 

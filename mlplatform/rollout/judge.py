@@ -16,9 +16,10 @@ from mlplatform.provenance.platform import Platform
 from mlplatform.registry.bundle import Bundle, Scores
 from mlplatform.registry.candidate import bundle_of, load_candidate
 from mlplatform.registry.ledger import Ledger
+from mlplatform.registry.origin import require_whole
 from mlplatform.rollout.gate import Decision, decide
 from mlplatform.scoring.booster import matrix, raw_scores
-from mlplatform.training.dataset import immaturity, load_rows
+from mlplatform.training.dataset import SCORES_FILE, immaturity, load_rows
 from mlplatform.training.evaluate import evaluate, measure_latency
 from mlplatform.training.evaluation import Evaluation
 from mlplatform.training.examples import Examples, examples
@@ -36,10 +37,13 @@ def judge_candidate(
     ------
     DataError
         There is no candidate of that recipe.
+    RecordIncomplete
+        Its record does not say all that it was made from.
     """
     folder = platform.training(domain.name, model.name, recipe.key)
     candidate = load_candidate(folder)
     bundle = bundle_of(platform, candidate.manifest)
+    require_whole(bundle)
     rows = load_rows(folder)
     cut = examples(domain, model, recipe, rows)
     held_out = cut.parts.evaluation
@@ -51,7 +55,7 @@ def judge_candidate(
         model,
         labels=cut.labels[held_out],
         at=cut.requests["at"].gather(held_out),
-        candidate=np.load(folder / "trained_scores.npy"),
+        candidate=np.load(folder / SCORES_FILE),
         simple=bundle.simple.predict(features),
         training_labels=cut.labels[cut.parts.train],
         champion=None if rival is None else _champion_scores(bundle_of(platform, rival), recipe, cut),

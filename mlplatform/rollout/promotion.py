@@ -13,6 +13,7 @@ from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import bundle_of, load_candidate
 from mlplatform.registry.ledger import Entry, Ledger, standing
 from mlplatform.registry.manifest import SHORT_DIGITS
+from mlplatform.registry.origin import lacking, uncommitted
 from mlplatform.rollout.approval import approved
 from mlplatform.rollout.judge import load_decision
 from mlplatform.rollout.moves import start
@@ -38,8 +39,9 @@ def promote(
     ------
     PromotionRefused
         There is no decision, it does not say `pass`, or it is about another candidate or champion; another challenger's
-        rollout is under way; the candidate was rolled back; or it would answer people at once, the model demands an
-        approval, and there is none. Nothing was moved.
+        rollout is under way; the candidate was rolled back; it would answer people at once, the model demands an
+        approval, and there is none; or its record is not whole, or names changes that no commit holds and the domain
+        does not let them be stored. Nothing was moved.
     BundleCorrupt
         The candidate's bundle is not what was evaluated.
     StaleRevision
@@ -87,9 +89,14 @@ def promote(
             f"nobody has approved of it; run `mlplatform approve {name} {candidate} --by NAME --reason TEXT`, then "
             f"`mlplatform promote {name} {recipe}`"
         )
+    bundle = bundle_of(platform, candidate)
+    if lacks := lacking(bundle):
+        reasons.append(f"its record lacks {', '.join(lacks)}; train it again, by the asset `model`")
+    if why := uncommitted(domain, bundle):
+        reasons.append(why)
     if reasons:
         raise PromotionRefused(name, recipe, reasons)
-    bundle_of(platform, candidate).check_golden()
+    bundle.check_golden()
     said = "; ".join(filter(None, [reason, f"the gate says pass: {len(decision.rules)} rules"]))
     entry = ledger.append(
         name,

@@ -224,6 +224,18 @@ class PreparedBooster:
         return scores.reshape(shape).astype(np.float64)
 
 
+def card_name() -> str | None:
+    """Name of the first card that the driver offers; None: there is none."""
+    if _cards()[0] == 0:
+        return None
+    name = ctypes.create_string_buffer(256)
+    device = ctypes.c_int(0)
+    driver = ctypes.CDLL("libcuda.so.1")
+    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device):
+        return None
+    return name.value.decode(errors="replace")
+
+
 def _cards() -> tuple[int, str]:
     """Number of cards that the driver really offers, and why it is none."""
     try:

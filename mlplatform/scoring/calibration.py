@@ -112,4 +112,4 @@ class Calibration:
                 curves=tuple(Curve(raw=tuple(each["raw"]), calibrated=tuple(each["calibrated"])) for each in curves)
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"this is no calibration ({error}); build the bundle again") from error
+            raise BundleError(f"this is no calibration ({error}). Restore the file from a copy") from error

@@ -102,7 +102,7 @@ class SimpleModel:
                 intercepts=tuple(told["intercepts"]),
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"this is no simple model ({error}); build the bundle again") from error
+            raise BundleError(f"this is no simple model ({error}). Restore the file from a copy") from error
 
 
 def standardised(column: pl.Series, mean: float, scale: float) -> Scores:

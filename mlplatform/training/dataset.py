@@ -21,8 +21,13 @@ from mlplatform.features.tables import Tables
 from mlplatform.provenance.content_hash import content_hash
 from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
+from mlplatform.provenance.removed import refuse_removed
 from mlplatform.training.evaluation import Immaturity
 from mlplatform.training.recipe import Recipe, require_current
+
+ROWS_FILE = "training_set.parquet"
+SCORES_FILE = "trained_scores.npy"
+"""The candidate's scores of the evaluation rows, as it was trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,39 @@ def build_training_set(platform: Platform, domain: Domain, model: ModelSpec, rec
         No labelled request is left, or the recipe is no longer what would be built.
     """
     require_current(platform, domain, model, recipe)
+    asked, labelled, values = _joined(platform, domain, model, recipe)
+    rows = labelled.hstack(values)
+    return TrainingSet(
+        rows=rows,
+        content_hash=content_hash(rows),
+        unlabelled=asked - labelled.height,
+        differing_values=values_not_known_then(platform, domain, model, labelled, values, recipe.views),
+        immaturity=immaturity(model, recipe.cut_off, labelled),
+    )
+
+
+def training_rows(platform: Platform, domain: Domain, model: ModelSpec, recipe: Recipe) -> pl.DataFrame:
+    """The rows of a recipe's training set, built from the revisions that it pins by whatever code is handed in.
+
+    It does not ask whether that code is what the recipe names: who makes an old model again says what differs.
+
+    Parameters
+    ----------
+    domain, model : as declared now, or as a bundle holds them
+
+    Raises
+    ------
+    DataError
+        A revision is gone, or no labelled request is left.
+    """
+    _, labelled, values = _joined(platform, domain, model, recipe)
+    return labelled.hstack(values)
+
+
+def _joined(
+    platform: Platform, domain: Domain, model: ModelSpec, recipe: Recipe
+) -> tuple[int, pl.DataFrame, pl.DataFrame]:
+    """How many requests there were, those with a label, and the values that they could have seen."""
     facts = Tables(platform, domain).facts(domain.requests.facts).read(numbers=recipe.facts)
     asked = domain.requests.of_facts(facts).with_columns(
         label=facts.select(model.label.value()).to_series(), label_available_at=facts["available_at"]
@@ -62,15 +100,7 @@ def build_training_set(platform: Platform, domain: Domain, model: ModelSpec, rec
             f"{recipe.model} has no labelled request before {recipe.as_of}. Backfill more days, or look at the label"
         )
     labelled = labelled.sort("at", *domain.requests.identity, maintain_order=True)
-    values = historical_features(platform, domain, model, labelled, recipe.views)
-    rows = labelled.hstack(values)
-    return TrainingSet(
-        rows=rows,
-        content_hash=content_hash(rows),
-        unlabelled=asked.height - labelled.height,
-        differing_values=values_not_known_then(platform, domain, model, labelled, values, recipe.views),
-        immaturity=immaturity(model, recipe.cut_off, labelled),
-    )
+    return asked.height, labelled, historical_features(platform, domain, model, labelled, recipe.views)
 
 
 def save_training_set(folder: Path, made: TrainingSet, recipe: Recipe) -> dict[str, object]:
@@ -103,14 +133,23 @@ def save_training_set(folder: Path, made: TrainingSet, recipe: Recipe) -> dict[s
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".training_set.{uuid.uuid4().hex}.parquet"
     made.rows.write_parquet(draft)
-    os.replace(draft, folder / "training_set.parquet")
+    os.replace(draft, folder / ROWS_FILE)
     write_whole(path, json.dumps(described, indent=1))
     return described
 
 
 def load_rows(folder: Path) -> pl.DataFrame:
-    """Rows of a saved training set."""
-    path = folder / "training_set.parquet"
+    """Rows of a saved training set.
+
+    Raises
+    ------
+    RemovedByPolicy
+        They were removed, and left a tombstone.
+    DataError
+        There are none yet.
+    """
+    path = folder / ROWS_FILE
+    refuse_removed(path)
     if not path.exists():
         raise DataError(f"there is no training set in {folder.name}. Materialise `training_set` of that recipe first")
     return pl.read_parquet(path)

@@ -1,9 +1,11 @@
 """A training set as the arrays that training and evaluation work on, cut by time."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,10 @@ import polars as pl
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import ModelSpec
 from mlplatform.features.view import model_inputs, view_feature_names
-from mlplatform.training.recipe import Recipe
 from mlplatform.training.split import Parts, split
+
+if TYPE_CHECKING:
+    from mlplatform.training.recipe import Recipe  # which names the version of this code
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,10 @@ from mlplatform.errors import DataError, MissingPartition, UnknownRecipe
 from mlplatform.features.historical import view_stores
 from mlplatform.features.point_in_time import point_in_time_join
 from mlplatform.features.tables import Tables
-from mlplatform.features.view import model_inputs
 from mlplatform.provenance.code_version import code_version, declaration_version
 from mlplatform.provenance.files import write_whole
 from mlplatform.provenance.platform import Platform
-from mlplatform.training.calibrate import fit_calibration
-from mlplatform.training.fit import fit, fit_simple
-from mlplatform.training.search import search
-from mlplatform.training.split import split
+from mlplatform.training.train import train
 
 training_code = (
     "mlplatform.training",
@@ -78,6 +74,11 @@ class Recipe:
         return datetime.fromisoformat(self.label_cut_off)
 
 
+def facts_table(domain: Domain) -> str:
+    """The table of the requests' facts, by the name that recipes, records and pages give it."""
+    return f"{domain.name}/derived/{domain.requests.facts}"
+
+
 def recipe(platform: Platform, domain: Domain, model: ModelSpec, *, as_of: str | None = None) -> Recipe:
     """The recipe of a model as of a day, from what the tables hold now.
 
@@ -105,7 +106,7 @@ def recipe(platform: Platform, domain: Domain, model: ModelSpec, *, as_of: str |
     midnight = datetime.combine(date.fromisoformat(day), time(), UTC)
     used = {each: number for each, number in facts.items() if each < day}
     if not used:
-        raise MissingPartition(f"{domain.name}/derived/{domain.requests.facts}", [f"any day before {day}"])
+        raise MissingPartition(facts_table(domain), [f"any day before {day}"])
     return Recipe(
         model=f"{domain.name}/{model.name}",
         start=domain.start.isoformat(),
@@ -129,20 +130,7 @@ def require_current(platform: Platform, domain: Domain, model: ModelSpec, made: 
     DataError
         Declaration, code, view versions or environment have changed since the recipe was made.
     """
-    versions = {label: version for label, (_, _, version) in view_stores(platform, domain, model).items()}
-    now = {
-        "declaration": _declaration(domain, model),
-        "training code": _code(),
-        "views": versions,
-        "lock file": platform.environment,
-    }
-    then = {
-        "declaration": made.declaration,
-        "training code": made.code,
-        "views": dict(made.view_versions),
-        "lock file": made.environment,
-    }
-    changed = [name for name, version in now.items() if version != then[name]]
+    changed = [name for name, (then, now) in then_and_now(platform, domain, model, made).items() if then != now]
     if changed:
         raise DataError(
             f"recipe {made.key} was made with another {' and another '.join(changed)}: built now, it would not be what "
@@ -150,12 +138,46 @@ def require_current(platform: Platform, domain: Domain, model: ModelSpec, made: 
         )
 
 
+def then_and_now(
+    platform: Platform, domain: Domain, model: ModelSpec, made: Recipe
+) -> dict[str, tuple[object, object]]:
+    """What code and environment a recipe names, each beside what there is now."""
+    versions = {label: version for label, (_, _, version) in view_stores(platform, domain, model).items()}
+    return {
+        "declaration": (made.declaration, _declaration(domain, model)),
+        "training code": (made.code, _code()),
+        "views": (dict(made.view_versions), versions),
+        "lock file": (made.environment, platform.environment),
+    }
+
+
 def save_recipe(folder: Path, made: Recipe) -> Path:
     """Write a recipe as JSON; what is written once is not changed."""
     path = folder / "recipe.json"
     if not path.exists():
-        write_whole(path, json.dumps(asdict(made), indent=1, sort_keys=True))
+        write_whole(path, recipe_to_json(made))
     return path
+
+
+def recipe_to_json(made: Recipe) -> str:
+    """A recipe as text that floats, days and revisions come back from as they were."""
+    return json.dumps(asdict(made), indent=1, sort_keys=True)
+
+
+def recipe_from_json(text: str) -> Recipe:
+    """The recipe of `recipe_to_json`.
+
+    Raises
+    ------
+    DataError
+        The text is no recipe of this version.
+    """
+    try:
+        return Recipe(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"this is no recipe of this version ({error}). Read it with the version of mlplatform that wrote it"
+        ) from error
 
 
 def load_recipe(folder: Path) -> Recipe:
@@ -170,7 +192,7 @@ def load_recipe(folder: Path) -> Recipe:
     if not path.exists():
         made = sorted((each.parent.name for each in folder.parent.glob("*/recipe.json")), reverse=True)
         raise UnknownRecipe(folder.parent.name, folder.name, made)
-    return Recipe(**json.loads(path.read_text()))
+    return recipe_from_json(path.read_text())
 
 
 def _declaration(domain: Domain, model: ModelSpec) -> str:
@@ -184,5 +206,4 @@ def _declaration(domain: Domain, model: ModelSpec) -> str:
 
 
 def _code() -> str:
-    functions = (point_in_time_join, model_inputs, split, search, fit, fit_calibration, fit_simple)
-    return declaration_version(*(code_version(function, roots=training_code) for function in functions))
+    return declaration_version(*(code_version(each, roots=training_code) for each in (point_in_time_join, train)))

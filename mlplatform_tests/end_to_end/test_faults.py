@@ -42,10 +42,10 @@ NAME = "synthetic/late_order"
 
 MOMENTS = {
     "half of a file is written": Moment(
-        function="polars:DataFrame.write_parquet", where="tables/synthetic/raw", call=2, after=True, half_written=True
+        function="pathlib:Path.write_bytes", where="tables/synthetic/raw", call=2, after=True, half_written=True
     ),
     "all files are written and none is committed": Moment(
-        function="mlplatform.features.stage:Stage._write", where="derived/deliveries", call=len(DAYS), after=True
+        function="mlplatform.features.stage:Stage.write_file", where="derived/deliveries", call=len(DAYS), after=True
     ),
     "one table is committed, its twin is not, and Dagster knows of neither": Moment(
         function="mlplatform.features.stage:Stage.append", where="feature_store/courier", after=True

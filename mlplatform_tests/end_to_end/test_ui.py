@@ -24,7 +24,7 @@ from mlplatform.features.tables import Tables, day_range, stages
 from mlplatform.operations import jobs, servers
 from mlplatform.provenance.platform import Platform
 from mlplatform_tests.fakes.chromium import HEIGHT, WIDTH, Page, chromium
-from mlplatform_tests.fakes.synthetic_home import land_orders
+from mlplatform_tests.fakes.synthetic_home import COMMITTED, land_orders
 from mlplatform_tests.fakes.waiting import until
 
 pytestmark = pytest.mark.end_to_end
@@ -50,6 +50,18 @@ LINES = "document.querySelectorAll('svg path[marker-end]')"
 SWITCHES = "[...document.querySelectorAll('[class*=formatSwitch] input, input[role=switch]')]"
 PLOT = "[...document.querySelectorAll('img[src^=\"data:image/png\"]')].filter(each => each.complete).at(-1)"
 GRAPH = "{ assetNodes { groupName assetKey { path } dependencyKeys { path } } }"
+STEPS = {
+    "training_set": "content_hash",
+    "evaluation": "better than naive",
+    "promotion": "ledger_entry",
+    "rollout": "manifest",
+    "bento": "mlplatform serve",
+    "dossier": "dossier",
+}
+"""What comes before and after a model, and what is read on its page."""
+
+TRAINED_BY = """{ assetNodeOrError(assetKey: {path: ["synthetic", "late_order", "model"]}) { ... on AssetNode {
+    assetMaterializations(partitions: ["%s"]) { runId } } } }"""
 UPSTREAM = {
     "raw": set(),
     "validated": {"raw"},
@@ -64,6 +76,8 @@ UPSTREAM = {
     "outcomes": {"prediction_log", "derived"},
     "outcomes_weekly": {"outcomes"},
     "skew": {"prediction_log", "feature_store"},
+    "replay_coverage": {"prediction_log"},
+    "retention": {"prediction_log"},
     "late_order/retrain_decision": {"derived"},
     "late_order/training_set": {"derived", "feature_store"},
     "late_order/model": {"late_order/training_set"},
@@ -106,7 +120,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
 
     The sensors of the domain are stopped before the daemon starts: here a person clicks.
     """
-    platform = Platform(home=tmp_path_factory.mktemp("ui"))
+    platform = Platform(home=tmp_path_factory.mktemp("ui"), checkout=lambda _folder: COMMITTED)
     with jobs.dagster_instance(platform):
         pass
     with socket.socket() as reserved:
@@ -227,9 +241,11 @@ def test_sensors_run_by_default(ui: Ui, page: Page, keep: Callable[[str], None])
     """Switched on on the page, but for those that were stopped; one that finds nothing to do says so."""
     on = [each["name"] for each in ui.sensors() if each["sensorState"]["status"] == "RUNNING"]
     assert sorted(on) == sorted(each["name"] for each in ui.sensors() if not each["name"].startswith(DOMAIN.name))
+    page.resize(WIDTH, 3 * HEIGHT)  # rows that are out of sight are not on the page
     page.show(f"{ui.url}/automation")
     page.until(f"{SWITCHES}.length === {len(ui.sensors())}", seconds=PAGE_SECONDS, what="the switches")
     page.until(f"{SWITCHES}.filter(each => each.checked).length === {len(on)}", seconds=PAGE_SECONDS, what="those on")
+    page.resize(WIDTH, HEIGHT)
     page.show(f"{ui.url}/locations/mlplatform/sensors/flight_delay_features")
     page.until("document.body.innerText.includes('is up to date')", seconds=PAGE_SECONDS, what="what a tick has found")
     keep("sensor")
@@ -266,3 +282,30 @@ def test_a_failing_check_says_which_rule_was_broken(ui: Ui, page: Page, keep: Ca
     page.show(f"{ui.url}/assets/{DOMAIN.name}/validated?view=partitions&partition={BAD_DAY}")
     page.until("document.body.innerText.includes('did not materialize')", seconds=PAGE_SECONDS, what="the failed day")
     keep("failed-day")
+
+
+def test_a_model_leads_to_all_that_made_it_and_came_of_it(ui: Ui, page: Page, keep: Callable[[str], None]) -> None:
+    """From the model's page one click leads to its data, run, evaluation, Bento and rollout, each of its own recipe."""
+    (recipe,) = (each.name for each in ui.platform.training(DOMAIN.name, MODEL.name, "").iterdir())
+    with warnings.catch_warnings(action="ignore"):
+        later = ["promotion", "rollout", "bento", "dossier"]
+        jobs.materialize_recipe(ui.platform, DOMAIN, MODEL, recipe, stages=later)
+    home = f"{ui.url}/assets/{DOMAIN.name}/{MODEL.name}/model?view=partitions&partition={recipe}"
+
+    def follow(label: str, row: str, address: str, seen: str) -> None:
+        page.show(home)
+        page.click(label, row=row, seconds=PAGE_SECONDS)
+        page.until(f"location.href.includes('{address}')", seconds=PAGE_SECONDS, what=f"the address {address}")
+        page.until(f"document.body.innerText.includes({seen!r})", seconds=PAGE_SECONDS, what=f"{seen!r} on {address}")
+
+    page.show(home)
+    page.until("document.body.innerText.includes('mlplatform reproduce')", seconds=PAGE_SECONDS, what="the commands")
+    assert f"mlplatform reproduce {DOMAIN.name}/{MODEL.name}@{recipe}" in page.text()
+    keep("lineage-of-a-model")
+    for step, seen in STEPS.items():
+        place = f"/assets/{DOMAIN.name}/{MODEL.name}/{step}?view=partitions&partition={recipe}"
+        follow(step.replace("_", " "), "lineage", place, seen)
+    follow(f"{DOMAIN.name}/derived", "data", f"/assets/{DOMAIN.name}/derived", "derived")
+    follow(f"{DOMAIN.name}/feature_store", "data", f"/assets/{DOMAIN.name}/feature_store", "feature_store")
+    (run,) = ui.graphql(TRAINED_BY % recipe)["assetNodeOrError"]["assetMaterializations"]
+    follow(run["runId"], "trained_by", f"/runs/{run['runId']}", "Success")

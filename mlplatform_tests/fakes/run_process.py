@@ -117,7 +117,7 @@ def _intercept(moment: Moment, act: Callable[[], None]) -> None:
         result = real(*given, **named)
         if now and moment.after:
             if moment.half_written:
-                _halve(Path(str(given[1])))
+                _halve(Path(str(given[0])))
             act()
         return result
 

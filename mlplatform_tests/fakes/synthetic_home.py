@@ -16,6 +16,7 @@ from mlplatform.features.landing.landing import land
 from mlplatform.features.materialization import Outcome, raise_failures, run
 from mlplatform.features.online.publish import publish_values
 from mlplatform.features.tables import day_range, stages
+from mlplatform.provenance.checkout import Checkout
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import make_candidate
 from mlplatform.registry.ledger import Entry
@@ -41,9 +42,15 @@ class Clock:
         return self.now
 
 
-def platform_in(home: Path, now: datetime = AFTERWARDS, *, environment: str = "lock") -> Platform:
-    """A platform in a folder, at one instant."""
-    return Platform(home=home, clock=Clock(now), environment=environment)
+COMMITTED = Checkout(commit="c0ffee" * 6 + "cafe", dirty=False, root=Path("/checkout"))
+"""A clean checkout: what a test makes does not hang on whether somebody edits the project meanwhile."""
+
+
+def platform_in(
+    home: Path, now: datetime = AFTERWARDS, *, environment: str = "lock", checkout: Checkout = COMMITTED
+) -> Platform:
+    """A platform in a folder, at one instant, whose code lies in one checkout."""
+    return Platform(home=home, clock=Clock(now), environment=environment, checkout=lambda _folder: checkout)
 
 
 def land_orders(

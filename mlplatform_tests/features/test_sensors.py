@@ -198,7 +198,7 @@ def test_a_run_that_fails_for_no_fault_of_a_day_is_tried_again_later_and_later(
 
     land_orders(daemon.platform, DAYS[:2])
     with monkeypatch.context() as broken:
-        broken.setattr("mlplatform.features.stage.Stage._write", full)
+        broken.setattr("mlplatform.features.stage.Stage.write_file", full)
         for attempt in range(9):
             assert not daemon.execute(daemon.request()).success
             clock.now = datetime.now(UTC)

@@ -323,6 +323,7 @@ def test_threads_lose_nothing(stage: Stage) -> None:
 
 PREAMBLE = """
 import os, signal, sys
+from pathlib import Path
 from datetime import UTC, datetime
 import polars as pl
 from deltalake import DeltaTable
@@ -356,15 +357,15 @@ def dying(owner, name, before=None, after=None, survived=0):
         return answer
     setattr(owner, name, act)
 
-def tear(frame, path):
+def tear(path, content):
     os.truncate(path, os.path.getsize(path) // 2)
     die()
 """
 DEATHS = {
     "before the table is created": 'dying(DeltaTable, "create", before=die)',
     "after the table is created": 'dying(DeltaTable, "create", after=die)',
-    "between two files": 'dying(pl.DataFrame, "write_parquet", before=die, survived=1)',
-    "within a file": 'dying(pl.DataFrame, "write_parquet", after=tear)',
+    "between two files": 'dying(Path, "write_bytes", before=die, survived=1)',
+    "within a file": 'dying(Path, "write_bytes", after=tear)',
     "before the commit": 'dying(DeltaTable, "create_write_transaction", before=die)',
     "after the commit": 'dying(DeltaTable, "create_write_transaction", after=die)',
 }

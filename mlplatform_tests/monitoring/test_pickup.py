@@ -1,14 +1,9 @@
 """The pick-up: each answer reaches the table exactly once, whatever is killed, raced or damaged."""
 
 import shutil
-import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import polars as pl
 import pytest
@@ -21,35 +16,8 @@ from mlplatform.monitoring.prediction_log import encode, log_folder
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.segments import Segments, finished
 from mlplatform_tests.fakes.answered import DAY, NOON, answered
+from mlplatform_tests.fakes.killed import Killed, killed_at
 from mlplatform_tests.fakes.s3_endpoint import Held
-
-
-class Killed(BaseException):
-    """The pick-up ends here."""
-
-
-@contextmanager
-def killed_at(line: int) -> Iterator[None]:
-    """End the pick-up's code before its `line`-th line is executed; after its last one, not at all."""
-    executed = 0
-
-    def trace(frame: FrameType, _event: str, _argument: object) -> Callable[..., Any] | None:
-        return look if frame.f_code.co_filename == pickup.__file__ else None
-
-    def look(_frame: FrameType, event: str, _argument: object) -> Callable[..., Any]:
-        nonlocal executed
-        if event == "line":
-            executed += 1
-            if executed == line:
-                raise Killed
-        return look
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
 
 
 def log(platform: Platform, *batches: int, first: int = 0, dropped: int = 0, received: int = NOON) -> None:
@@ -109,7 +77,7 @@ def test_a_pick_up_that_is_killed_at_any_line_is_made_good_by_the_next(platform:
         rows += 2
         line += 1
         try:
-            with killed_at(line):
+            with killed_at(line, pickup):
                 pick_up(platform, DOMAIN)
         except Killed:
             pick_up(platform, DOMAIN)

@@ -22,7 +22,7 @@ from mlplatform.registry.mlflow_registry import digest_of_alias, set_alias
 from mlplatform.rollout.judge import load_evaluation
 from mlplatform.rollout.plan import Plan, from_file
 from mlplatform.rollout.plan_file import plan_path, write_plan
-from mlplatform.rollout.pointing import point
+from mlplatform.rollout.pointing import plan_of, point
 from mlplatform.rollout.registration import register_candidate
 from mlplatform_tests.fakes.synthetic_home import AFTERWARDS, TrainedHome
 
@@ -175,8 +175,8 @@ def test_an_instant_is_told_in_words(own_trained: TrainedHome) -> None:
             lambda console: ledger_view.show_served(served(platform, MODEL, AFTERWARDS + hours * HOUR), console)
         )
 
-    record(own_trained, "start", "challenger", OTHER, 2, mode="shadow", weight=0, plan="7-ab")
-    record(own_trained, "advance", "challenger", OTHER, 3, mode="canary", weight=1, plan="8-cd")
+    record(own_trained, "start", "challenger", OTHER, 2, mode="shadow", weight=0)
+    record(own_trained, "advance", "challenger", OTHER, 3, mode="canary", weight=1)
     assert "nothing served" in told(-1)
     elsewhere = (AFTERWARDS - HOUR).astimezone(timezone(5 * HOUR))
     assert served(platform, MODEL, elsewhere) == served(platform, MODEL, AFTERWARDS - HOUR)
@@ -188,7 +188,9 @@ def test_an_instant_is_told_in_words(own_trained: TrainedHome) -> None:
     assert f"challenger {OTHER} scored in the shadow and answered nobody, since 2024-02-01 02:00:00Z by ann" in told(2)
     assert f"champion {champion} answered 99.99 % of the keys" in told(3)
     assert f"challenger {OTHER} answered 0.01 % of the keys" in told(3)
-    assert "(entry 3, advance) mode canary, plan 8-cd" in told(3)
+    asked_for = plan_of(MODEL, Ledger(platform).entries(MODEL))
+    assert asked_for is not None
+    assert f"(entry 3, advance) mode canary, plan {asked_for.version}" in told(3)
 
 
 def test_the_command_says_so_by_its_exit_code(own_trained: TrainedHome, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
-"""The environment's facts: the lock hash, installed versions, the git state."""
+"""The environment's facts: the lock hash, installed versions, the machine."""
 
-import subprocess
+import re
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from mlplatform.errors import DeclarationError
 from mlplatform.provenance import environment
-from mlplatform.provenance.environment import GitState, git_state, installed_versions, lock_hash
+from mlplatform.provenance.environment import host_facts, installed_versions, lock_hash, recorded_versions
+from mlplatform_tests.docs.page import ROOT
 
 LOCK = """# made by a tool
 polars==2.1.0 \\
@@ -61,30 +63,39 @@ def test_installed_versions_leave_out_what_is_not_there() -> None:
     assert installed_versions(["polars", "no-such-distribution"]) == {"polars": metadata.version("polars")}
 
 
-def _git(root: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", "-C", str(root), *identity, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+def test_every_direct_dependency_that_is_installed_is_recorded() -> None:
+    """With this package itself, which names the code where there is no checkout."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    names = {re.split(r"[=<>]", each)[0] for each in required} | {"mlplatform"}
+    assert {name: metadata.version(name) for name in names if is_installed(name)}.items() <= recorded_versions().items()
+    assert {"mlplatform", "polars", "numpy", "deltalake", "optuna"} <= recorded_versions().keys()
 
 
-def test_git_state_tells_commit_and_dirt(tmp_path: Path) -> None:
-    """From no commit, to clean, to changed, asked from a folder inside; an unknown file is dirt too."""
-    _git(tmp_path, "init", "--quiet")
-    inside = tmp_path / "inside"
-    inside.mkdir()
-    assert git_state(inside) == GitState(commit=None, dirty=False)
-    (tmp_path / "a").write_text("1")
-    assert git_state(inside) == GitState(commit=None, dirty=True)
-    _git(tmp_path, "add", "a")
-    _git(tmp_path, "commit", "--quiet", "-m", "Add a")
-    commit = _git(tmp_path, "rev-parse", "HEAD")
-    assert git_state(inside) == GitState(commit=commit, dirty=False)
-    (tmp_path / "a").write_text("2")
-    assert git_state(inside) == GitState(commit=commit, dirty=True)
+def is_installed(name: str) -> bool:
+    """Whether a distribution is there."""
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
-def test_no_repository_and_no_git_give_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing to read is told as None, never as clean."""
-    assert git_state(tmp_path) == GitState(commit=None, dirty=None)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_state(tmp_path) == GitState(commit=None, dirty=None)
+def test_without_an_installed_package_all_that_is_installed_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing names the dependencies of a package that is only on the path."""
+
+    def unknown(_name: str) -> list[str]:
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "requires", unknown)
+    assert recorded_versions()["pytest"] == metadata.version("pytest")
+
+
+def test_the_machine_is_named() -> None:
+    """Each fact is there, and says something."""
+    facts = host_facts()
+    assert set(facts) == {"system", "processor", "cores"}
+    assert all(facts.values()) and int(facts["cores"]) >= 1

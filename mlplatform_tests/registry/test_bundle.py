@@ -4,6 +4,7 @@ import importlib
 import os
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import yaml
 
 from mlplatform.errors import BundleCorrupt, DeclarationError, DeviceUnavailable, GoldenMismatch
 from mlplatform.registry.bundle import Bundle, load_bundle
+from mlplatform.registry.bundled_code import load_domain
 from mlplatform_tests.fakes.tiny_domain import bundle_of, record, rows, write_package
 
 
@@ -122,6 +124,17 @@ def test_two_versions_of_the_code_side_by_side(tmp_path: Path, bundle: Bundle) -
         features = each.features(requests, view_values)
         assert features["scaled_length"].item() == pytest.approx(length * factor)
     assert bundle.domain.on_demand[0].function.__module__ == f"mlplatform_bundle_{bundle.digest[:12]}.harbour.features"
+
+
+@pytest.mark.parametrize("line", ["import no_such_library", "DOMAIN = dict(1)", "raise KeyError('gone')"])
+def test_code_that_cannot_be_imported_any_more_is_told(tmp_path: Path, line: str) -> None:
+    """What an older version declares, a later platform may refuse by any error; it is the bundle that cannot be had."""
+    (tmp_path / "port").mkdir()
+    (tmp_path / "port" / "__init__.py").write_text(f"{line}\n")
+    digest = sha256(line.encode()).hexdigest()
+    for _ in range(2):
+        with pytest.raises(BundleCorrupt, match="cannot be imported here"):
+            load_domain(tmp_path, "port", name="port", digest=digest, files=["port/__init__.py"])
 
 
 def test_no_byte_code_beside_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from mlplatform.rollout.judge import judge_candidate
 from mlplatform.training.dataset import load_rows
 from mlplatform.training.examples import examples
 from mlplatform.training.metrics import value
-from mlplatform_tests.fakes.synthetic_home import TrainedHome, train
+from mlplatform_tests.fakes.synthetic_home import COMMITTED, TrainedHome, train
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
@@ -63,6 +63,9 @@ def test_it_says_what_it_was_made_of(trained: TrainedHome) -> None:
     record = bundle_of(trained.platform, made.manifest).manifest.record
     assert record.training_set == json.loads((trained.folder / "training_set.json").read_text())["content_hash"]
     assert record.lock == trained.platform.environment
+    assert (record.commit, record.dirty) == (COMMITTED.commit, False)
+    assert record.checkouts == {"mlplatform": {"commit": COMMITTED.commit, "dirty": False}}
+    assert record.lacking() == []
 
 
 def test_it_has_learned_the_truth(trained: TrainedHome) -> None:

@@ -107,6 +107,67 @@ def test_diff_goes_into_the_parts() -> None:
     assert diff(left, right) == [("files.model.ubj", "1", "2"), ("serving.max_batch_rows", 128, 7)]
 
 
+OLD_FORM = """\
+decision: 0.5
+decision_reason: ''
+device: cpu
+features:
+- a
+files:
+  model.ubj: '1'
+fitted: fitted.json
+model: harbour/waits
+model_version: 2024-05-01-ab12cd34
+objectives:
+  p99_ms: 10.0
+output: 0 or 1
+package: harbour
+record:
+  code:
+    training: cc
+  commit: null
+  configuration: ee
+  device: cpu
+  dirty: null
+  inputs:
+    harbour/calls: aa
+  lock: dd
+  python: 3.11.9
+  seeds:
+    booster: 1
+  threads: 1
+  training_set: bb
+  versions:
+    polars: 2.1.0
+review_below: null
+review_reason: ''
+rollback_target: null
+serving:
+  max_batch_rows: 128
+task: binary
+threads: 1
+views: {}
+"""
+"""As manifests were written before records told of contents, host and checkouts."""
+
+
+def test_a_manifest_of_before_is_still_one() -> None:
+    """What was written earlier is read, is canonical, and keeps its digest."""
+    manifest = Manifest.from_yaml(OLD_FORM)
+    assert manifest.to_yaml() == OLD_FORM
+    assert manifest.digest == hashlib.sha256(OLD_FORM.encode()).hexdigest()
+    assert (manifest.record.contents, manifest.record.host, manifest.record.checkouts) == (None, None, None)
+
+
+def test_what_a_newer_record_tells_is_part_of_the_digest() -> None:
+    """Another machine is another manifest."""
+    newer = replace(
+        manifest_of(), record=record(host={"machine": "x86_64"}, checkouts={"mlplatform": {"commit": None}})
+    )
+    assert Manifest.from_yaml(newer.to_yaml()) == newer
+    assert newer.digest != manifest_of().digest
+
+
 def manifest_of() -> Manifest:
     """A plain manifest."""
     return Manifest(

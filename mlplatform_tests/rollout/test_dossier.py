@@ -30,7 +30,7 @@ from mlplatform.rollout.dossier_records import Contract, Records, gather
 from mlplatform.rollout.pointing import plan_of, point
 from mlplatform.rollout.promotion import promote
 from mlplatform_tests.fakes.chromium import chromium
-from mlplatform_tests.fakes.synthetic_home import AFTERWARDS, Clock, TrainedHome, train
+from mlplatform_tests.fakes.synthetic_home import AFTERWARDS, COMMITTED, Clock, TrainedHome, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -123,6 +123,14 @@ def test_what_is_recorded_stands_there(released: TrainedHome) -> None:
     environment = section(markdown, "Environment")
     for fact in (record.lock, record.python, *record.versions.values(), *records.manifest.files.values()):
         assert fact in environment
+    assert (
+        f"| Git commit | `{COMMITTED.commit}` |" in environment
+        and "| Changes beside the commit | none |" in environment
+    )
+    assert record.host is not None
+    for name, value in record.host.items():
+        assert f"| {text(name)} | {text(value)} |" in environment
+    assert f"mlplatform reproduce {NAME}@{records.manifest.model_version}" in environment
     changed = section(markdown, "What changed")
     assert f"| files.model.ubj | `{records.previous_manifest.files['model.ubj']}` |" in changed
     assert MISSING not in markdown.replace(f"is marked {MISSING}", "").replace(
@@ -308,3 +316,19 @@ def test_materialised_and_by_command_it_is_the_same(
     assert done.output.splitlines() == [str(path), str(html)]
     assert html.exists()
     assert write_dossier(platform, NAME) == (path, html)
+
+
+def test_edits_beside_the_commit_are_told(released: TrainedHome) -> None:
+    """With the file that holds them, or that nothing does; of a domain's own repository too."""
+    records = gather(released.platform, NAME)
+    whose: dict[str, dict[str, str | bool | None]] = {
+        "mlplatform": {"commit": "aa", "dirty": True, "diff": "uncommitted.diff"},
+        "domain": {"commit": None, "dirty": True},
+    }
+    record = replace(records.manifest.record, checkouts=whose)
+    markdown = told(released, replace(records, manifest=replace(records.manifest, record=record)))
+    yes = "yes: the commit alone does not give this code back"
+    environment = section(markdown, "Environment")
+    assert f"| Changes beside the commit | {yes}, kept in the bundle as uncommitted.diff |" in environment
+    assert f"| Git commit of the domain | {MISSING} |" in environment
+    assert f"| Changes beside the commit of the domain | {yes}, and they were not kept |" in environment

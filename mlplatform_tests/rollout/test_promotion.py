@@ -11,20 +11,24 @@ import pytest
 from typer.testing import CliRunner
 
 from mlplatform.cli.command import app
+from mlplatform.domain.reproducibility import Reproducibility
 from mlplatform.domain.rollout import Rollout
 from mlplatform.errors import BundleCorrupt, PromotionRefused, StaleRevision
+from mlplatform.provenance.checkout import Checkout
 from mlplatform.registry.bundle import Bundle
-from mlplatform.registry.candidate import bundle_of, load_candidate
+from mlplatform.registry.candidate import bundle_of, load_candidate, make_candidate
 from mlplatform.registry.ledger import Entry, Ledger
 from mlplatform.rollout import promotion
 from mlplatform.rollout.judge import judge_candidate, load_decision
-from mlplatform.rollout.moves import roll_back
+from mlplatform.rollout.moves import override, roll_back
 from mlplatform.rollout.plan import from_file
 from mlplatform.rollout.plan_file import plan_path
 from mlplatform.rollout.promotion import promote
-from mlplatform_tests.fakes.synthetic_home import TrainedHome, train
+from mlplatform_tests.docs.page import ROOT
+from mlplatform_tests.fakes.synthetic_home import TrainedHome, platform_in, train
 
 NAME = "synthetic/late_order"
+EDITED = Checkout(commit="beef" * 10, dirty=True, root=Path("/checkout"), changes=lambda: b"edits")
 
 
 def promoted(home: TrainedHome, recipe: str | None = None) -> Entry:
@@ -235,3 +239,70 @@ def test_a_champion_that_was_rolled_back_does_not_come_again_by_itself(challenge
     roll_back(challenged.platform, NAME, by="ann", reason="harm")
     with pytest.raises(PromotionRefused, match="it was rolled back by ann: harm"):
         promoted(challenged)
+
+
+def made_in(home: TrainedHome, checkout: Checkout, promise: Reproducibility) -> TrainedHome:
+    """The same model trained and judged anew, in another checkout, for a domain that promises so."""
+    own = replace(
+        home,
+        platform=platform_in(home.platform.home, checkout=checkout),
+        domain=replace(home.domain, reproducibility=promise),
+    )
+    (own.folder / "model.json").unlink()
+    make_candidate(own.platform, own.domain, own.model, own.recipe)
+    judge_candidate(own.platform, own.domain, own.model, own.recipe)
+    return own
+
+
+def test_what_no_commit_holds_is_not_promoted(judged: TrainedHome) -> None:
+    """The reason says what to do; after the commit the same recipe is made anew, and passes."""
+    edited = made_in(judged, EDITED, Reproducibility())
+    with pytest.raises(
+        PromotionRefused, match="with changes that no commit holds: commit them, then `mlplatform train"
+    ):
+        promoted(edited)
+    assert ledger_of(judged) == []
+    committed = replace(edited, platform=platform_in(edited.platform.home))
+    make_candidate(committed.platform, committed.domain, committed.model, committed.recipe)
+    judge_candidate(committed.platform, committed.domain, committed.model, committed.recipe)
+    assert promoted(committed).alias == "champion"
+
+
+def test_what_a_diff_holds_is_promoted_where_the_domain_lets_it(judged: TrainedHome) -> None:
+    """With the changes in the bundle."""
+    stored = made_in(judged, EDITED, Reproducibility(dirty_tree="stored"))
+    bundle = bundle_of(stored.platform, promoted(stored).to_manifest)
+    assert (bundle.folder / "uncommitted.diff").read_bytes() == b"edits"
+
+
+def test_a_promise_without_the_changes_is_not_enough(judged: TrainedHome) -> None:
+    """The domain lets them be stored since then: those of the training were not."""
+    edited = made_in(judged, EDITED, Reproducibility())
+    later = replace(edited, domain=replace(edited.domain, reproducibility=Reproducibility(dirty_tree="stored")))
+    with pytest.raises(PromotionRefused, match="its bundle does not hold them"):
+        promoted(later)
+
+
+def test_what_no_record_tells_of_is_not_promoted(judged: TrainedHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it evaluated all the same, by an older version: the promotion looks itself."""
+    monkeypatch.setattr(promotion, "lacking", lambda _bundle: ["checkouts"])
+    with pytest.raises(PromotionRefused, match="its record lacks checkouts; train it again"):
+        promoted(judged)
+
+
+def test_an_override_lets_no_edits_through(rolling: TrainedHome) -> None:
+    """It is about a rollback; the promotion after it asks for the commit all the same."""
+    edited = made_in(rolling, EDITED, Reproducibility(dirty_tree="stored"))
+    digest = promoted(edited).to_manifest
+    roll_back(edited.platform, NAME, by="ann", reason="harm")
+    override(edited.platform, NAME, digest, by="ann", reason="it was the feed")
+    refusing = replace(edited, domain=replace(edited.domain, reproducibility=Reproducibility()))
+    with pytest.raises(PromotionRefused, match="with changes that no commit holds"):
+        promoted(refusing)
+    assert [each.action for each in ledger_of(edited)][-1] == "override"
+
+
+def test_only_the_promotion_makes_a_challenger() -> None:
+    """So what it refuses no other move puts before people."""
+    sources = (ROOT / "mlplatform").rglob("*.py")
+    assert [path.name for path in sources if 'action="promote"' in path.read_text()] == ["promotion.py"]

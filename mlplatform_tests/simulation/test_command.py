@@ -17,6 +17,7 @@ from mlplatform.monitoring.pickup import logged, rows_by_day
 from mlplatform.monitoring.skew.tables import skew_table
 from mlplatform.operations.jobs import dagster_instance
 from mlplatform.provenance.platform import Platform
+from mlplatform.reproducibility.coverage.tables import coverage_table
 from mlplatform.simulation.command import simulate
 from mlplatform.simulation.replay import Record
 from mlplatform_tests.fakes.synthetic_home import TrainedHome
@@ -53,6 +54,9 @@ def test_days_pass_and_a_fault_shows(own_trained: TrainedHome) -> None:
     assert (
         set(skew["mismatched"] + skew["missing"] + skew["extra"]) == {0} and skew["compared"].sum() > 40 * skew.height
     )
+    # And each night some of all that were answered could be answered again.
+    again = coverage_table(platform, SHOP).read()
+    assert again["exact"].to_list() == again["replayed"].to_list() and again["replayed"].sum() >= 60
     asked = {day: _asked_kilometres(platform, day) for day in ("2024-01-25", "2024-01-26")}
     assert asked["2024-01-26"] > asked["2024-01-25"] + 2
     lines = Record(platform, SHOP).lines()

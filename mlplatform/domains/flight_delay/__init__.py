@@ -3,6 +3,7 @@
 from datetime import date
 
 from mlplatform.domain.domain import Domain
+from mlplatform.domain.reproducibility import Reproducibility
 
 from .models import arrival_delay, late_arrival, requests
 from .sample import sample
@@ -24,4 +25,6 @@ DOMAIN = Domain(
     models=(late_arrival, arrival_delay),
     history_until=date(2014, 1, 1),
     sample=sample,
+    # An edited checkout is what one tries things in: its models may serve, and the edits are kept in their bundles.
+    reproducibility=Reproducibility(dirty_tree="stored"),
 )

@@ -3,6 +3,7 @@
 from datetime import date
 
 from mlplatform.domain.domain import Domain
+from mlplatform.domain.reproducibility import Reproducibility
 
 from .ground_truth import first_day, last_day, sample
 from .models import late_order, minutes_to_door, requests, speed
@@ -24,4 +25,6 @@ DOMAIN = Domain(
     models=(late_order, minutes_to_door, speed),
     history_until=last_day,
     sample=sample,
+    # An edited checkout is what one tries things in: its models may serve, and the edits are kept in their bundles.
+    reproducibility=Reproducibility(dirty_tree="stored"),
 )

@@ -86,6 +86,18 @@ class LandingFolder:
         return parsed(content, str(path))
 
 
+def file_version(path: Path) -> str:
+    """The version that a file has now, whoever is still writing to it.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    """
+    with path.open("rb") as file:
+        return _hash(file)
+
+
 def _version(entry: "os.DirEntry[str]", now: float) -> str | None:
     """Hash of a file; None while it is being written, or when it has just gone."""
     try:

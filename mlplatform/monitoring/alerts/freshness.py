@@ -23,7 +23,11 @@ time, and tries a run that failed again after some minutes."""
 days_looked_at = 14
 """Before the newest day that can be judged. What is older was an alert for two weeks."""
 
-_layers: Mapping[str, Layer] = {"outcomes": "outcomes", "model_behaviour": "model_behaviour"}
+_layers: Mapping[str, Layer] = {
+    "outcomes": "outcomes",
+    "model_behaviour": "model_behaviour",
+    "replay_coverage": "model_behaviour",
+}
 
 
 class Freshness:

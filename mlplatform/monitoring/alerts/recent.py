@@ -19,7 +19,9 @@ rows_at_most = 100_000
 rows_read = 3 * rows_at_most
 """Each answer may have a row of the shadow, a moment later than its own: so many rows hold so many answers for sure."""
 
-columns = tuple(name for name in schema if name not in ("domain", "device", "gateway", "key", "request"))
+_unasked = ("domain", "device", "gateway", "key", "request", "computing", "digest")
+
+columns = tuple(name for name in schema if name not in _unasked)
 """Of the log: what a look of some minutes needs."""
 
 

@@ -26,6 +26,7 @@ _rules = frozenset(
         "latency",
         "log_dropped",
         "no_traffic",
+        "not_replayable",
         "rolled_back",
         "score_shift",
         "scores_differ",

@@ -14,7 +14,7 @@ import polars as pl
 
 from mlplatform.domain.domain import Domain
 from mlplatform.domain.model import Device
-from mlplatform.errors import BundleError
+from mlplatform.errors import BundleError, RemovedByPolicy
 from mlplatform.monitoring.behaviour.rules import LAYER
 from mlplatform.monitoring.finding import Finding
 from mlplatform.provenance.platform import Platform
@@ -92,7 +92,7 @@ def _rescored(platform: Platform, told: Rescored, rows: pl.DataFrame) -> Rescore
     own = rows.filter(pl.col("model") == told.model, pl.col("manifest") == told.manifest)
     try:
         return beside_bundle(told, bundle_of(platform, told.manifest), own)
-    except BundleError as error:
+    except (BundleError, RemovedByPolicy) as error:
         return replace(told, not_compared=str(error))
 
 

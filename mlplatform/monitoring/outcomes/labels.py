@@ -2,7 +2,8 @@
 
 Where a case has several facts the newest by event time counts, then by when it was known; that they contradict each
 other is counted. A label is dated by the first revision of the facts that had it: a correction of other rows of the day
-does not make it late.
+does not make it late. Where the revision before that was removed by policy, it may have had it too: then the label has
+no date, never a later one.
 
 Which partitions hold the facts of a day's requests? Those of the label's delay, by the calendar; and those in which
 facts of that day were met, for whatever is late beyond it: each partition is looked through once, when it comes.
@@ -36,7 +37,8 @@ class Facts:
 
     cases: pl.DataFrame
     """One row per case that was asked about and has a fact: the identity, by model `label:<model>` and
-    `contradicted:<model>`, and `known_at`, `fact_partition`, `fact_revision`."""
+    `contradicted:<model>`, and `known_at`, `fact_partition`, `fact_revision`; `known_at` and `fact_revision` are null
+    where the revision that would tell was removed."""
 
     seen: int
     """Facts whose request was, or would have been, of the day."""
@@ -104,7 +106,8 @@ def facts_of(
             wanted = _dated(domain, models, store, revision, wanted)
         parts.append(wanted)
     none = _told(domain, models, pl.DataFrame(schema={**store.schema, **_provenance}))
-    every = pl.concat([none, *parts]).with_columns(known_at=pl.max_horizontal("available_at", "_known_at"))
+    known_at = pl.when(pl.col("_known_at").is_not_null()).then(pl.max_horizontal("available_at", "_known_at"))
+    every = pl.concat([none, *parts]).with_columns(known_at=known_at)
     newest = every.sort("event_time", "known_at", "_revision", maintain_order=True)
     cases = newest.group_by(identity, maintain_order=True).agg(
         *(pl.col(name).last() for name in labels),
@@ -137,10 +140,13 @@ def _told(domain: Domain, models: Sequence[ModelSpec], facts: pl.DataFrame) -> p
 def _dated(
     domain: Domain, models: Sequence[ModelSpec], store: Stage, revision: Revision, wanted: pl.DataFrame
 ) -> pl.DataFrame:
-    """The same, each dated by the first revision that said so."""
+    """The same, each dated by the first revision that said so; without a date where that cannot be told any more."""
     same = [*domain.requests.identity, *(f"label:{model.name}" for model in models), "event_time"]
     history = store.history([revision.partition]).filter(pl.col("_revision") <= revision.number)
     first = _told(domain, models, history).group_by(same).agg(pl.col("_revision").min(), pl.col("_known_at").min())
+    after_removed = [each.number + 1 for each in store.revisions([revision.partition]) if each.removed]
+    told = pl.when(~pl.col("_revision").is_in(after_removed))
+    first = first.with_columns(told.then("_revision").alias("_revision"), told.then("_known_at").alias("_known_at"))
     dated = wanted.drop("_revision", "_known_at").join(first, on=same, how="left", nulls_equal=True)
     return dated.select(wanted.columns)
 

@@ -22,6 +22,7 @@ from mlplatform.monitoring.outcomes.tables import (
     estimate_schema,
     figures_schema,
     label_schema,
+    labels_table,
 )
 from mlplatform.monitoring.outcomes.tally import figures, tally
 from mlplatform.monitoring.prediction_log import SHADOW
@@ -109,7 +110,7 @@ def part_of_day(
     cases = answered.filter("readable").select(identity).unique()
     days = day_range(between[0].date().isoformat(), between[1].date().isoformat())
     facts = facts_of(platform, domain, [model], cases, partitions, days)
-    joined = _joined(model, answered, facts, identity)
+    joined = _dated_as_kept(platform, domain, day, model, _joined(model, answered, facts, identity))
     due = mature_at(domain, model, between[1])
     mature = platform.clock() >= due
     known = joined.filter(pl.col("label").is_not_null())
@@ -177,6 +178,22 @@ def _joined(model: ModelSpec, answered: pl.DataFrame, facts: Facts, identity: Se
         found=pl.col("found").fill_null(value=False),
         contradicted=pl.col("contradicted").fill_null(value=False),
     )
+
+
+def _dated_as_kept(
+    platform: Platform, domain: Domain, day: str, model: ModelSpec, joined: pl.DataFrame
+) -> pl.DataFrame:
+    """Labels whose revision was removed get the date under which they were kept when it was there."""
+    table = labels_table(platform, domain)
+    undated = pl.col("label").is_not_null() & pl.col("known_at").is_null()
+    if not joined.select(undated.any()).item() or day not in (kept := table.current([day])) or kept[day].removed:
+        return joined
+    dates = ("known_at", "fact_revision")
+    same = ["request_id", "label", "fact_partition"]
+    before = table.read([day]).filter(pl.col("model") == model.name).select(*same, *dates).unique(same)
+    found = joined.join(before, on=same, how="left", suffix="_kept", maintain_order="left")
+    told = [pl.when(undated).then(f"{each}_kept").otherwise(each).alias(each) for each in dates]
+    return found.with_columns(told).drop(f"{each}_kept" for each in dates)
 
 
 def _counts(model: ModelSpec, joined: pl.DataFrame, facts: Facts, *, mature: bool, due: datetime) -> ModelDay:

@@ -18,7 +18,7 @@ from mlplatform.provenance.platform import Platform
 from mlplatform.registry.bundle import Bundle
 from mlplatform.registry.candidate import bundle_of
 from mlplatform.scoring.postprocess import answers
-from mlplatform.training.dataset import load_rows
+from mlplatform.training.dataset import SCORES_FILE, load_rows
 from mlplatform.training.examples import examples
 from mlplatform.training.recipe import load_recipe
 
@@ -52,7 +52,7 @@ def evaluation_days(platform: Platform, bundle: Bundle) -> pl.DataFrame:
     folder = platform.training(domain.name, model.name, bundle.manifest.model_version)
     recipe = load_recipe(folder)
     cut = examples(domain, model, recipe, load_rows(folder))
-    path = folder / "trained_scores.npy"
+    path = folder / SCORES_FILE
     if not path.exists():
         raise DataError(f"{folder.name} has no scores of its evaluation. Materialise `model` of that recipe again")
     scores = np.load(io.BytesIO(path.read_bytes()))

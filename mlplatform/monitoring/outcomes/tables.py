@@ -27,8 +27,9 @@ label_schema: Mapping[str, pl.DataType] = {
     "contradicted": pl.Boolean(),
 }
 """The label of an answered request. `day` is the one on which it was asked; `known_at` when the platform had the label,
-and `fact_partition` and `fact_revision` the first revision of the facts that had it. `contradicted`: other facts of the
-same case say otherwise, and this is the newest."""
+and `fact_partition` and `fact_revision` the first revision of the facts that had it. Time and revision are null where
+that one was removed before the label was first kept. `contradicted`: other facts of the same case say otherwise, and
+this is the newest."""
 
 day_schema: Mapping[str, pl.DataType] = {
     "model": pl.String(),

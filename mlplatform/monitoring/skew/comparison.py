@@ -21,11 +21,12 @@ import numpy.typing as npt
 import polars as pl
 
 from mlplatform.domain.domain import Domain
-from mlplatform.errors import BundleError, DeclarationError
+from mlplatform.errors import BundleError, DeclarationError, RemovedByPolicy
 from mlplatform.features.stage import Draft, Revision, Written
 from mlplatform.features.view import instant
+from mlplatform.monitoring.publications import Places, of_rows
 from mlplatform.monitoring.served import Asked, Served, Vectors, asked, served_on
-from mlplatform.monitoring.skew.expected import Expected, Places, of_rows
+from mlplatform.monitoring.skew.expected import Expected
 from mlplatform.monitoring.skew.tables import row_schema, skew_rows, skew_table, table_schema
 from mlplatform.provenance.platform import Platform
 
@@ -189,7 +190,7 @@ def _skew_of(platform: Platform, domain: Domain, served: Served) -> tuple[Manife
         return told, nothing
     try:
         should = Expected(platform, domain, served.model, served.manifest)
-    except (BundleError, DeclarationError) as error:
+    except (BundleError, DeclarationError, RemovedByPolicy) as error:
         return replace(told, not_compared=str(error)), nothing
     read = asked(served.rows, domain.requests.columns)
     told = replace(

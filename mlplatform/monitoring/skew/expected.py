@@ -4,43 +4,24 @@ The historical point-in-time join in the revisions that the platform had at each
 code as it is registered today, with the fitted values of the model that answered. It knows no log and judges nothing.
 """
 
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from mlplatform.domain.domain import Domain
-from mlplatform.domain.view import AsFactsArrive
-from mlplatform.domains.registered import registered_domain
 from mlplatform.errors import DataError, DeclarationError
 from mlplatform.features.feature_store import FeatureStore
 from mlplatform.features.historical import historical_features, view_stores
 from mlplatform.features.known_facts import KnownBy
 from mlplatform.features.pipeline import given
-from mlplatform.features.streaming.within_day import assumed_delay
-from mlplatform.features.tables import available_at
 from mlplatform.features.view import feature_names, model_inputs, view_feature_names, view_features
+from mlplatform.monitoring.publications import Places, Publications, of_rows
+from mlplatform.monitoring.refusals import by_parts
 from mlplatform.monitoring.served import Vectors
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.candidate import bundle_of
 from mlplatform.scoring.booster import matrix
-
-Places = npt.NDArray[np.intp]
-
-publication_takes = timedelta(minutes=10)
-"""From the commit of a day or a correction until the online store has it, at most. Meanwhile the value before is
-served, and rightly so. Too short: each correction fails the check; too long: a publication that hangs is seen later.
-What is committed so long before it may be served needs none of it: it lies in the store by then."""
-
-refusals_at_most = 128
-"""Parts of the requests that are halved since code or tables refuse them. One request among 20,000 is found in 15: six
-of them are told from the others. Fewer would lose rows beside them; where every row is refused, each costs a read."""
-
-_moment = timedelta(microseconds=1)
 
 
 class Expected:
@@ -84,18 +65,7 @@ class Expected:
 
         stores = view_stores(platform, domain, self.model)
         self.versions = {view: version for view, (_, _, version) in stores.items()}
-        self._late = sorted(
-            {
-                revision.known_at
-                for view, (_, store, _) in stores.items()
-                for revision in store.revisions()
-                if revision.known_at + publication_takes
-                > available_at(registered_domain(view.partition("/")[0]), revision.partition)
-            }
-        )
-        self._streamed = [
-            view for view, (declared, _, _) in stores.items() if isinstance(declared.schedule, AsFactsArrive)
-        ]
+        self._publications = Publications(platform, domain, self.model, self._values)
 
     def inputs_of(self, requests: pl.DataFrame, away: Mapping[str, pl.Series]) -> Vectors:
         """(n, k) float32, NaN where missing, columns as `names`.
@@ -166,60 +136,14 @@ class Expected:
         pairs : some of the rows, and the inputs of one earlier state of the store. A row comes once for each state
             that it may have met
         """
-        for places, make in (*self._before_commits(requests, away, rows), *self._before_streamed(requests, away, rows)):
+        for places, values_of in self._publications.before(requests, away, rows):
+
+            def make(part: Places, values_of: Callable[[Places], pl.DataFrame] = values_of) -> Vectors:
+                return self._inputs(requests[part], values_of(part))
+
             inputs, refused = _by_parts(places, make, self.names)
             there = np.setdiff1d(np.arange(places.size), list(refused))
             yield places[there], inputs[there]
-
-    def _before_commits(
-        self, requests: pl.DataFrame, away: Mapping[str, pl.Series], rows: Places
-    ) -> Iterator[tuple[Places, Callable[[Places], Vectors]]]:
-        """The store as it was before each commit that may not have been in it yet: after the one before, that is."""
-        amid: dict[datetime, list[int]] = {}
-        for row in rows:
-            at = requests["at"][int(row)]
-            for commit in self._late[bisect_right(self._late, at - publication_takes) : bisect_right(self._late, at)]:
-                amid.setdefault(commit, []).append(int(row))
-        for commit, places in amid.items():
-
-            def make(part: Places, before: datetime = commit - _moment) -> Vectors:
-                return self._inputs(requests[part], self._values(requests[part], of_rows(away, part), before))
-
-            yield np.array(places, dtype=np.intp), make
-
-    def _before_streamed(
-        self, requests: pl.DataFrame, away: Mapping[str, pl.Series], rows: Places
-    ) -> Iterator[tuple[Places, Callable[[Places], Vectors]]]:
-        """The store before each streamed value that became available a moment before the request."""
-        if not self._streamed:
-            return
-        features = {view: [each.name for each in self._view_features[view]] for view in self._streamed}
-        keys = dict.fromkeys(key for view in self._streamed for key in self._domain.view(view)[1].entity)
-        at = requests["at"].to_physical().to_numpy()
-        seen = at.copy()
-        while rows.size:
-            told = FeatureStore(self._platform, self._domain).get_historical_features(
-                _as_of(requests, seen, rows).select(*keys, "at"),
-                [f"{view}:{names[0]}" for view, names in features.items()],
-                known_by="then",
-                statuses=True,
-            )
-            newest = told.select(pl.max_horizontal(f"{names[0]}__available_at" for names in features.values()))
-            before = newest.to_series().to_physical().fill_null(0).to_numpy() - 1
-            amid = before >= at[rows] - assumed_delay // _moment
-            rows = rows[amid]
-            seen = seen.copy()
-            seen[rows] = before[amid]
-
-            def make(part: Places, seen: npt.NDArray[np.int64] = seen) -> Vectors:
-                gone = of_rows(away, part)
-                earlier = self._values(_as_of(requests, seen, part), gone, "then")
-                streamed = earlier.select(name for names in features.values() for name in names)
-                now = self._values(requests[part], gone, "then")
-                return self._inputs(requests[part], now.with_columns(streamed))
-
-            if rows.size:
-                yield rows, make
 
     def origins_of(self, requests: pl.DataFrame, feature: str) -> pl.DataFrame:
         """`revision`, `event_time`, `available_at` of the values of a view's feature that should have been served."""
@@ -236,20 +160,10 @@ class Expected:
 _asked = "requests that were answered"
 
 
-def of_rows(away: Mapping[str, pl.Series], rows: Places) -> dict[str, pl.Series]:
-    """By view, some of the rows."""
-    return {view: told[rows] for view, told in away.items()}
-
-
-def _as_of(requests: pl.DataFrame, instants: npt.NDArray[np.int64], rows: Places) -> pl.DataFrame:
-    """Some of the requests as if they were asked at other instants, in microseconds since the epoch."""
-    return requests[rows].with_columns(pl.Series("at", instants[rows]).cast(requests.schema["at"]))
-
-
 def _by_parts(
     rows: Places, inputs_of: Callable[[Places], Vectors], names: Sequence[str]
 ) -> tuple[Vectors, Mapping[int, str]]:
-    """Inputs of all rows but those that are refused; what is refused is halved, so that few are lost with one.
+    """Inputs of all rows but those that are refused.
 
     Returns
     -------
@@ -257,17 +171,7 @@ def _by_parts(
     refused : place in `rows` -> why
     """
     inputs = np.full((rows.size, len(names)), np.nan, dtype=np.float32)
-    refused: dict[int, str] = {}
-    refusals = 0
-    parts = deque([np.arange(rows.size)])
-    while parts:
-        part = parts.popleft()
-        try:
-            inputs[part] = inputs_of(rows[part])
-        except (DataError, DeclarationError) as error:
-            refusals += 1
-            if part.size > 1 and refusals <= refusals_at_most:
-                parts.extend(np.array_split(part, 2))
-            else:
-                refused.update(dict.fromkeys(part.tolist(), str(error)))
+    made, refused = by_parts(rows.size, lambda part: inputs_of(rows[part]))
+    for part, of_part in made:
+        inputs[part] = of_part
     return inputs, refused

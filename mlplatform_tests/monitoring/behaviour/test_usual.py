@@ -100,6 +100,6 @@ def test_what_was_kept_by_another_version_is_made_anew(own_trained: TrainedHome)
 def test_a_bundle_or_a_training_set_that_is_gone_is_told(own_trained: TrainedHome) -> None:
     """In words, and nothing is raised."""
     manifest = own_trained.entry.to_manifest
-    assert "Build the bundle again" in str(usual_of(own_trained.platform, own_trained.domain, "late_order", "abc"))
+    assert "Restore the file" in str(usual_of(own_trained.platform, own_trained.domain, "late_order", "abc"))
     (own_trained.folder / "training_set.parquet").unlink()
     assert "there is no training set" in str(usual_of(own_trained.platform, own_trained.domain, "late_order", manifest))

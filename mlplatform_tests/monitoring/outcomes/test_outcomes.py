@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from mlplatform.domains.synthetic import DOMAIN
-from mlplatform.features.tables import day_range
+from mlplatform.features.removal import remove_revisions
+from mlplatform.features.tables import Tables, day_range
 from mlplatform.monitoring.finding import Finding
 from mlplatform.monitoring.findings_table import findings_of, judgements
 from mlplatform.monitoring.outcomes import outcomes
@@ -428,3 +429,31 @@ def test_a_day_without_answers(shop: JudgedShop) -> None:
     found = judge(shop)
     assert (found.answers, found.judged, found.findings) == (0, False, ()) and due(shop.platform, DOMAIN) == {}
     assert latest_outcomes(shop.platform, DOMAIN, until=DAY) == []
+
+
+@pytest.mark.parametrize("judged_before", [True, False])
+def test_a_removed_revision_of_the_facts_makes_no_label_later(shop: JudgedShop, judged_before: bool) -> None:
+    """A label keeps the date under which it was kept; one that was not kept before has none."""
+    orders = orders_of(DAY)
+    shop.answer(orders, LATE)
+    shop.land(DAY, NEXT)
+    if judged_before:
+        judge(shop)
+    # Twice, so that the second revision is superseded, too, and of no need.
+    for at, number in (("2024-02-20", 3), ("2024-02-21", 5)):
+        shop.at(at)
+        wrong = orders.filter(labels_of(LATE, orders) == 0).head(number)
+        right = wrong.with_columns(delivered_at=pl.col("ordered_at") + timedelta(minutes=100))
+        shop.send(DAY, pl.concat([orders.join(wrong, on="order_id", how="anti"), right]))
+    facts = Tables(shop.platform, DOMAIN).facts(DOMAIN.requests.facts)
+    assert [each.number for each in facts.revisions([DAY])] == [1, 2, 3]
+    remove_revisions(facts, {(DAY, 1): "gone"})
+    found = shop.outcomes(DAY).labels
+    dates = dict(found.group_by("fact_revision").agg(pl.col("known_at").first(), pl.len()).rows_by_key("fact_revision"))
+    known = datetime(2024, 2, 6, 1, tzinfo=UTC)
+    if judged_before:
+        assert dates == {
+            1: [(known, orders.height - 5)], None: [(None, 3)], 3: [(datetime(2024, 2, 21, tzinfo=UTC), 2)]
+        }  # fmt: skip
+    else:
+        assert dates == {None: [(None, orders.height - 2)], 3: [(datetime(2024, 2, 21, tzinfo=UTC), 2)]}

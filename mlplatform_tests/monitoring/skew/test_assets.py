@@ -8,64 +8,23 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from mlplatform.definitions import platform_definitions
 from mlplatform.domains.synthetic import DOMAIN
-from mlplatform.features.online.publish import publish_values
 from mlplatform.features.sensors import first_wait
 from mlplatform.monitoring.partitions import monitor_job_name
 from mlplatform.monitoring.pickup import log_table
 from mlplatform.monitoring.skew.sensors import skew_sensor
-from mlplatform.operations.jobs import quiet
-from mlplatform.registry.candidate import bundle_of
-from mlplatform_tests.fakes.served_day import Gateway, asked_on
-from mlplatform_tests.fakes.synthetic_home import Clock, TrainedHome
+from mlplatform_tests.fakes.monitored import DAY, MIDNIGHT, TWO_BEFORE, Monitored
+from mlplatform_tests.fakes.served_day import asked_on
+from mlplatform_tests.fakes.synthetic_home import TrainedHome
 
-DAY, BEFORE, TWO_BEFORE = "2024-01-20", "2024-01-19", "2024-01-18"
-MIDNIGHT = datetime(2024, 1, 21, tzinfo=UTC)
 JOB = monitor_job_name(DOMAIN, "skew")
 
 
-class Monitor:
-    """A served home, and a daemon that ticks and executes when it is told to."""
-
-    def __init__(self, home: TrainedHome, instance: dg.DagsterInstance, folder: Path) -> None:
-        self.platform, self.instance, self.folder = home.platform, instance, folder
-        self.bundle = bundle_of(home.platform, home.entry.to_manifest)
-        self.at(MIDNIGHT - timedelta(hours=23, minutes=50))
-
-    def at(self, moment: datetime) -> None:
-        """It is so late."""
-        clock = self.platform.clock
-        assert isinstance(clock, Clock)
-        clock.now = moment
-
-    def serve(self, *, as_of: str = BEFORE, hours: range = range(24)) -> None:
-        """Publish up to a day, and answer requests of the next one."""
-        publish_values(self.platform, DOMAIN, as_of=as_of)
-        Gateway(self.platform, self.bundle).serve(asked_on(self.platform, DAY, hours=hours), self.folder)
-
-    def tick(self) -> dg.SensorResult:
-        """One look of the sensor."""
-        context = dg.build_sensor_context(instance=self.instance, resources={"platform": self.platform})
-        result = skew_sensor(DOMAIN)(context)
-        assert isinstance(result, dg.SensorResult)
-        return result
-
-    def due(self) -> list[str | None]:
-        """Days for which a tick requests a run."""
-        return [each.partition_key for each in self.tick().run_requests or []]
-
-    def execute(self, day: str = DAY) -> dg.ExecuteInProcessResult:
-        """Compare a day."""
-        job = platform_definitions({DOMAIN.name: DOMAIN}, self.platform).resolve_job_def(JOB)
-        return job.execute_in_process(instance=self.instance, run_config=quiet, partition_key=day, raise_on_error=False)
-
-
 @pytest.fixture
-def monitor(own_trained: TrainedHome, tmp_path: Path) -> Iterator[Monitor]:
+def monitor(own_trained: TrainedHome, tmp_path: Path) -> Iterator[Monitored]:
     """One of its own for each test."""
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Monitor(own_trained, instance, tmp_path / "metrics")
+        yield Monitored(own_trained, instance, tmp_path / "metrics", monitor="skew", sensor=skew_sensor(DOMAIN))
 
 
 def judged(run: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
@@ -75,7 +34,7 @@ def judged(run: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     return result
 
 
-def test_a_day_that_was_served_as_trained_passes(monitor: Monitor) -> None:
+def test_a_day_that_was_served_as_trained_passes(monitor: Monitored) -> None:
     """With the number of answers, and every feature in the table."""
     monitor.serve()
     run = monitor.execute()
@@ -90,7 +49,7 @@ def test_a_day_that_was_served_as_trained_passes(monitor: Monitor) -> None:
     assert "| synthetic/courier | present |" in str(told["statuses"].value)
 
 
-def test_a_day_with_skew_is_an_error_in_words(monitor: Monitor) -> None:
+def test_a_day_with_skew_is_an_error_in_words(monitor: Monitored) -> None:
     """The run succeeds, its check does not: it names features, shares, a request and the cause, the worst first."""
     monitor.serve(as_of=TWO_BEFORE)
     run = monitor.execute()
@@ -107,13 +66,13 @@ def test_a_day_with_skew_is_an_error_in_words(monitor: Monitor) -> None:
     assert int(str(made.materialization.metadata["rows_kept"].value)) > 0
 
 
-def test_a_day_without_answers_passes(monitor: Monitor) -> None:
+def test_a_day_without_answers_passes(monitor: Monitored) -> None:
     """There is no log, so nothing was served otherwise."""
     result = judged(monitor.execute())
     assert result.passed and result.description == f"{DAY}: nothing was served on that day"
 
 
-def test_a_day_that_cannot_be_compared_is_a_warning(monitor: Monitor) -> None:
+def test_a_day_that_cannot_be_compared_is_a_warning(monitor: Monitored) -> None:
     """The bundle is gone: that is no pass, and no skew."""
     monitor.serve()
     monitor.bundle.folder.rename(monitor.folder / "away")
@@ -129,7 +88,7 @@ def test_it_runs_by_itself() -> None:
     assert sensor.job_name == JOB
 
 
-def test_a_day_is_compared_once_it_is_over(monitor: Monitor) -> None:
+def test_a_day_is_compared_once_it_is_over(monitor: Monitored) -> None:
     """Not before its last answers can be in the table; then once, and again when the log has more answers of it."""
     assert monitor.due() == []
     monitor.serve(hours=range(12))
@@ -148,7 +107,7 @@ def test_a_day_is_compared_once_it_is_over(monitor: Monitor) -> None:
     assert monitor.due() == []
 
 
-def test_a_failed_run_is_tried_again_after_a_wait(monitor: Monitor) -> None:
+def test_a_failed_run_is_tried_again_after_a_wait(monitor: Monitored) -> None:
     """And while one is under way nothing is requested."""
     monitor.serve(hours=range(1))
     now = datetime.now(UTC)  # Dagster's own records know no other time

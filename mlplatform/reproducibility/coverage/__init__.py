@@ -1,0 +1,1 @@
+"""Coverage: how many old answers can be given again, looked at each night."""

@@ -1,0 +1,1 @@
+"""Difference: what changed between two versions, and whose answers that moves."""

@@ -1,0 +1,1 @@
+"""Golden traffic: stored requests and answers that a change of code may not move in silence."""
