@@ -114,7 +114,10 @@ def not_picked_up(
         if rows >= at_most:
             break
         try:
-            batches = [decode(payload) for payload in read(path).payloads]
+            contents = read(path)
+            if contents.damaged:
+                logger.warning("%s: %d batches of answers in it cannot be read", path.name, contents.damaged)
+            batches = [decode(payload) for payload in contents.payloads]
             chosen = [
                 each
                 for each in batches

@@ -66,6 +66,7 @@ class _Segment:
     path: Path
     rows: pl.DataFrame
     dropped: int
+    damaged: int = 0
 
 
 def log_table(platform: Platform, domain: Domain) -> str:
@@ -208,7 +209,12 @@ def pick_up(platform: Platform, domain: Domain) -> Picked:
                     unreadable += 1
             fresh = append(platform, domain, readable)
             for segment in readable:
-                segment.path.unlink()
+                if segment.damaged:
+                    told = f"{segment.damaged} of its batches are not as they were written; the others are in the table"
+                    _set_aside(segment.path, SegmentUnreadable(segment.path.name, told))
+                    unreadable += 1
+                else:
+                    segment.path.unlink()
             segments += len(fresh)
             for segment in fresh:
                 rows += segment.rows.height
@@ -303,7 +309,7 @@ def _read(path: Path) -> _Segment:
     except (msgspec.DecodeError, ValueError, pl.exceptions.PolarsError) as error:
         raise SegmentUnreadable(path.name, f"its payloads are no answers ({error})") from error
     told = rows.with_columns(digests(rows), day=pl.col("received").dt.date())
-    return _Segment(path, told, contents.dropped)
+    return _Segment(path, told, contents.dropped, contents.damaged)
 
 
 def _gap(segment: _Segment) -> tuple[str, object, int]:

@@ -175,9 +175,10 @@ def daily_sensor(domain: Domain, monitor: str, due: Due, description: str) -> dg
         told = context.instance.event_log_storage.get_latest_tags_by_partition(
             monitor_key(domain, monitor), dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
         )
+        could_be = due(platform, domain)
         unjudged = {
             day: made_from
-            for day, made_from in due(platform, domain).items()
+            for day, made_from in could_be.items()
             if judged_from(told.get(day, {}).get(DATA_VERSION_TAG, "")) != made_from
         }
         requests = []
@@ -196,7 +197,9 @@ def daily_sensor(domain: Domain, monitor: str, due: Due, description: str) -> dg
                 )
         if requests:
             return dg.SensorResult(run_requests=requests[:days_at_once])
-        waits = f"{', '.join(unjudged)} failed; tried again later" if unjudged else "every day that is over was judged"
-        return dg.SensorResult(skip_reason=waits)
+        if unjudged:
+            return dg.SensorResult(skip_reason=f"{', '.join(unjudged)} failed; tried again later")
+        judged = "every day that is over was judged" if could_be else "no day with something to judge is over yet"
+        return dg.SensorResult(skip_reason=judged)
 
     return sensor

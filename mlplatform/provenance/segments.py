@@ -63,6 +63,8 @@ class Contents(NamedTuple):
     """Rows that were answered and could not be written."""
     end: int
     """Where the last whole frame ends, in bytes."""
+    damaged: int
+    """Frames that are not as they were written; those that follow are read all the same."""
 
 
 class Segments:
@@ -282,7 +284,7 @@ def backlog_bytes(folder: Path) -> int:
 
 
 def read(path: Path) -> Contents:
-    """What a segment holds, up to the first frame that is not whole.
+    """What a segment holds: its frames that are whole.
 
     Raises
     ------
@@ -299,16 +301,22 @@ def read(path: Path) -> Contents:
 
 def _contents(held: bytes) -> Contents:
     payloads = []
-    end = _frames_at
-    while end + _frame.size <= len(held):
-        length, checksum = _frame.unpack_from(held, end)
-        start = end + _frame.size
-        payload = held[start : start + length]
-        if length == 0 or len(payload) < length or crc32(payload) != checksum:
+    at = end = _frames_at
+    damaged = 0
+    while at + _frame.size <= len(held):
+        length, checksum = _frame.unpack_from(held, at)
+        # Written last: a frame that its writer did not finish has none.
+        if length == 0:
             break
-        payloads.append(payload)
-        end = start + length
-    return Contents(payloads, _count.unpack_from(held, _dropped_at)[0], end)
+        start = at + _frame.size
+        at = start + length
+        payload = held[start:at]
+        if len(payload) == length and crc32(payload) == checksum:
+            payloads.append(payload)
+            end = at
+        else:
+            damaged += 1
+    return Contents(payloads, _count.unpack_from(held, _dropped_at)[0], end, damaged)
 
 
 def _adopt(path: Path) -> None:
@@ -329,6 +337,10 @@ def _adopt(path: Path) -> None:
             os.rename(path, path.with_suffix(".segment"))
             return
         contents = _contents(held)
+        if contents.damaged:
+            # For whoever picks it up to tell of, and to keep.
+            _seal(path, file, len(held))
+            return
         if held[contents.end :].strip(b"\0"):
             logger.warning("%s: what follows its byte %d is torn and is left out", path.name, contents.end)
         _seal(path, file, contents.end if contents.payloads or contents.dropped else 0)

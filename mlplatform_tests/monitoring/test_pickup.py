@@ -139,6 +139,20 @@ def test_what_cannot_be_read_is_set_aside_with_its_reason(platform: Platform) ->
     assert pick_up(platform, DOMAIN) == Picked()
 
 
+def test_a_damaged_batch_costs_itself_alone_and_is_kept(platform: Platform) -> None:
+    """A flipped bit on the disk: the batches after it reach the table too, and the segment is not thrown away."""
+    log(platform, 3, 2)
+    (path,) = finished(log_folder(platform.home, DOMAIN.name))
+    path.write_bytes(path.read_bytes().replace(b"r1", b"q1", 1))
+    picked = pick_up(platform, DOMAIN)
+    assert (picked.rows, picked.unreadable) == (2, 1)
+    assert logged(platform) == ["r3", "r4"]
+    aside = path.parent / "unreadable"
+    assert "1 of its batches are not as they were written" in (aside / f"{path.stem}.txt").read_text()
+    assert (aside / path.name).is_file()
+    assert pick_up(platform, DOMAIN) == Picked()
+
+
 def test_the_table_may_lie_on_s3(platform: Platform, s3: Held) -> None:
     """By the platform's settings alone."""
     away = replace(platform, tables=f"s3://{s3.bucket}/lake", storage_options={"aws_allow_http": "true"})

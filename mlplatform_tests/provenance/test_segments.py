@@ -34,7 +34,7 @@ while True:
 def all_of(folder: Path) -> Contents:
     """What all finished segments hold together."""
     parts = [read(path) for path in finished(folder)]
-    return Contents([each for part in parts for each in part.payloads], sum(part.dropped for part in parts), 0)
+    return Contents([each for part in parts for each in part.payloads], sum(part.dropped for part in parts), 0, 0)
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def test_what_is_appended_is_read_in_its_order(tmp_path: Path) -> None:
     segments = Segments(tmp_path, size=SMALL, spares=6)
     assert all(segments.append(payload) for payload in payloads)
     segments.close()
-    assert all_of(tmp_path) == Contents(payloads, 0, 0)
+    assert all_of(tmp_path) == Contents(payloads, 0, 0, 0)
     assert len(list(tmp_path.iterdir())) == len(finished(tmp_path)) > 2
     assert backlog_bytes(tmp_path) < sum(map(len, payloads)) + 600 * 8 + 16 * 10
 
@@ -89,8 +89,8 @@ def test_a_killed_writer_loses_nothing(tmp_path: Path, appended: int) -> None:
     assert not list(folder.glob("*.open")) and not list(folder.glob("*.new"))
 
 
-def test_a_torn_frame_ends_a_segment(tmp_path: Path) -> None:
-    """One flipped bit, or a lost end: what stands before it is read, nothing after it is made up."""
+def test_a_damaged_frame_costs_itself_alone(tmp_path: Path) -> None:
+    """One flipped bit, or a lost end: all that is whole is read, and what is not is counted."""
     segments = Segments(tmp_path, size=SMALL)
     for payload in (b"one", b"two", b"three"):
         segments.append(payload)
@@ -99,9 +99,13 @@ def test_a_torn_frame_ends_a_segment(tmp_path: Path) -> None:
     whole = path.read_bytes()
     assert read(path).payloads == [b"one", b"two", b"three"]
     path.write_bytes(whole[:-1])
-    assert read(path).payloads == [b"one", b"two"]
+    assert (read(path).payloads, read(path).damaged) == ([b"one", b"two"], 1)
     path.write_bytes(whole.replace(b"two", b"twp"))
-    assert read(path).payloads == [b"one"]
+    assert (read(path).payloads, read(path).damaged) == ([b"one", b"three"], 1)
+    # Its writer dies, and it is finished by whoever looks: nothing of it is cut away.
+    path.rename(path.with_suffix(".open"))
+    (adopted,) = finished(tmp_path)
+    assert (read(adopted).payloads, read(adopted).damaged) == ([b"one", b"three"], 1)
     path.write_bytes(b"something else altogether")
     with pytest.raises(SegmentUnreadable, match="does not begin like a segment"):
         read(path)
@@ -181,7 +185,7 @@ def test_a_payload_beyond_a_segment_is_dropped(tmp_path: Path) -> None:
     assert not segments.append(bytes(SMALL), rows=9)
     assert segments.append(b"small")
     segments.close()
-    assert all_of(tmp_path) == Contents([b"small"], 9, 0)
+    assert all_of(tmp_path) == Contents([b"small"], 9, 0, 0)
 
 
 def test_an_old_segment_is_finished_while_its_writer_lives(tmp_path: Path) -> None:
