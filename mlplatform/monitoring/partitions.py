@@ -1,4 +1,6 @@
-"""The monitors of a domain in Dagster: what they are called, and their partitions, one per day of answers."""
+"""The monitors of a domain in Dagster: what they and their checks are called, and the partitions: a day of answers."""
+
+import warnings
 
 import dagster as dg
 
@@ -18,3 +20,13 @@ def monitor_key(domain: Domain, monitor: str) -> dg.AssetKey:
 def monitor_job_name(domain: Domain, monitor: str) -> str:
     """Name of the job that judges a day, and of the sensor that asks for it."""
     return f"{domain.name}_{monitor}"
+
+
+def monitor_check(domain: Domain, monitor: str, name: str, description: str) -> dg.AssetCheckSpec:
+    """A check of a monitor's days, with a result for each of them as the asset has."""
+    with warnings.catch_warnings():
+        # Each command would say that Dagster calls partitioned checks a preview; the release is pinned and tested.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return dg.AssetCheckSpec(
+            name, asset=monitor_key(domain, monitor), partitions_def=days_of_answers(domain), description=description
+        )

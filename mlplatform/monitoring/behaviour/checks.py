@@ -1,6 +1,5 @@
 """The check of a day of model behaviour, and what the asset shows of it."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from mlplatform.monitoring.behaviour.plots import (
     scores_plot,
     traffic_plot,
 )
-from mlplatform.monitoring.partitions import days_of_answers, monitor_key
+from mlplatform.monitoring.partitions import monitor_check
 from mlplatform.training.plots import as_markdown
 
 MONITOR = "model_behaviour"
@@ -24,16 +23,13 @@ MONITOR = "model_behaviour"
 
 def behaviour_check(domain: Domain) -> dg.AssetCheckSpec:
     """The check `behaves_as_evaluated` on `model_behaviour`, partitioned by day as the asset is."""
-    with warnings.catch_warnings():
-        # Each command would say that Dagster calls partitioned checks a preview; the release is pinned and tested.
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            "behaves_as_evaluated",
-            asset=monitor_key(domain, MONITOR),
-            partitions_def=days_of_answers(domain),
-            description="The models answer: in time, themselves and not their fallbacks, all of it logged, with scores "
-            "that are not expected to be worse than on the days of their evaluation.",
-        )
+    return monitor_check(
+        domain,
+        MONITOR,
+        "behaves_as_evaluated",
+        "The models answer: in time, themselves and not their fallbacks, all of it logged, with scores "
+        "that are not expected to be worse than on the days of their evaluation.",
+    )
 
 
 def behaviour_result(found: DayBehaviour) -> dg.AssetCheckResult:

@@ -1,6 +1,5 @@
 """The check of a day's outcomes, and what the assets show of a day and of a week."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,22 +17,19 @@ from mlplatform.monitoring.outcomes.plots import (
     trend_plot,
 )
 from mlplatform.monitoring.outcomes.weekly import WeekOutcomes
-from mlplatform.monitoring.partitions import days_of_answers, monitor_key
+from mlplatform.monitoring.partitions import monitor_check
 from mlplatform.training.plots import as_markdown
 
 
 def outcomes_check(domain: Domain) -> dg.AssetCheckSpec:
     """The check `predicts_as_evaluated` on `outcomes`, partitioned by day as the asset is."""
-    with warnings.catch_warnings():
-        # Each command would say that Dagster calls partitioned checks a preview; the release is pinned and tested.
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            "predicts_as_evaluated",
-            asset=monitor_key(domain, MONITOR),
-            partitions_def=days_of_answers(domain),
-            description="What was answered came true as in the evaluation: the deciding metric, the calibration, "
-            "every segment and the business figures are within what chance explains, and the labels have come.",
-        )
+    return monitor_check(
+        domain,
+        MONITOR,
+        "predicts_as_evaluated",
+        "What was answered came true as in the evaluation: the deciding metric, the calibration, "
+        "every segment and the business figures are within what chance explains, and the labels have come.",
+    )
 
 
 def outcomes_result(found: DayOutcomes) -> dg.AssetCheckResult:

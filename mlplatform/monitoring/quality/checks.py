@@ -1,6 +1,5 @@
 """Data quality as a Dagster check: one result per day, in words; and what the asset shows of the day."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from mlplatform.domain.domain import Domain
-from mlplatform.monitoring.partitions import days_of_answers, monitor_key
+from mlplatform.monitoring.partitions import monitor_check
 from mlplatform.monitoring.quality.day_quality import DayQuality
 from mlplatform.monitoring.quality.plots import harm_plot
 from mlplatform.training.plots import as_markdown
@@ -21,16 +20,13 @@ features_shown = 100
 
 def quality_check(domain: Domain) -> dg.AssetCheckSpec:
     """The check `data_as_trained` on `data_quality`, partitioned by day as the asset is."""
-    with warnings.catch_warnings():
-        # Each command would say that Dagster calls partitioned checks a preview; the release is pinned and tested.
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            "data_as_trained",
-            asset=monitor_key(domain, MONITOR),
-            partitions_def=days_of_answers(domain),
-            description="Each feature that a model was served is as in its training set, within what the days of that "
-            "training set differed among themselves; and the sources gave what they usually give.",
-        )
+    return monitor_check(
+        domain,
+        MONITOR,
+        "data_as_trained",
+        "Each feature that a model was served is as in its training set, within what the days of that "
+        "training set differed among themselves; and the sources gave what they usually give.",
+    )
 
 
 def quality_result(found: DayQuality) -> dg.AssetCheckResult:

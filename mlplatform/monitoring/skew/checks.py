@@ -1,13 +1,12 @@
 """The skew check as a Dagster check: one result per day, which names the features and what to look at."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from mlplatform.domain.domain import Domain
-from mlplatform.monitoring.partitions import days_of_answers, monitor_key
+from mlplatform.monitoring.partitions import monitor_check
 from mlplatform.monitoring.skew.comparison import DaySkew
 
 MONITOR = "skew"
@@ -15,16 +14,13 @@ MONITOR = "skew"
 
 def skew_check(domain: Domain) -> dg.AssetCheckSpec:
     """The check `served_as_trained` on `skew`, partitioned by day as the asset is."""
-    with warnings.catch_warnings():
-        # Each command would say that Dagster calls partitioned checks a preview; the release is pinned and tested.
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            "served_as_trained",
-            asset=monitor_key(domain, MONITOR),
-            partitions_def=days_of_answers(domain),
-            description="Every logged feature is, to the bit, what the historical join and the feature code give for "
-            "the same request at its own time. The threshold is zero.",
-        )
+    return monitor_check(
+        domain,
+        MONITOR,
+        "served_as_trained",
+        "Every logged feature is, to the bit, what the historical join and the feature code give for "
+        "the same request at its own time. The threshold is zero.",
+    )
 
 
 def skew_result(found: DaySkew) -> dg.AssetCheckResult:

@@ -1,6 +1,5 @@
 """The check of a night of replays, and what the asset shows of it."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from mlplatform.domain.domain import Domain
-from mlplatform.monitoring.partitions import days_of_answers, monitor_key
+from mlplatform.monitoring.partitions import monitor_check
 from mlplatform.reproducibility.coverage.coverage import MONITOR, Coverage, coverage_findings
 from mlplatform.reproducibility.coverage.plots import (
     cause_lines,
@@ -25,17 +24,14 @@ Until = Mapping[tuple[str, str, str], tuple[str, str]]
 
 def coverage_check(domain: Domain) -> dg.AssetCheckSpec:
     """The check `replayable` on `replay_coverage`, partitioned by night as the asset is."""
-    with warnings.catch_warnings():
-        # Each command would say that Dagster calls partitioned checks a preview; the release is pinned and tested.
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            "replayable",
-            asset=monitor_key(domain, MONITOR),
-            partitions_def=days_of_answers(domain),
-            description="Of the old answers of each model that were given again, the share that the domain promises "
-            f"({domain.reproducibility.min_replayed.value:.1%}) is exact or within tolerance; what was removed by "
-            "policy is not counted.",
-        )
+    return monitor_check(
+        domain,
+        MONITOR,
+        "replayable",
+        "Of the old answers of each model that were given again, the share that the domain promises "
+        f"({domain.reproducibility.min_replayed.value:.1%}) is exact or within tolerance; what was removed by "
+        "policy is not counted.",
+    )
 
 
 def coverage_result(domain: Domain, found: Coverage) -> dg.AssetCheckResult:
