@@ -213,7 +213,7 @@ async def open_model(
     """
     bundle: Bundle = await asyncio.to_thread(load_bundle, Path(version.bundle))
     serving = bundle.model.serving
-    workers = ModelWorkers([Path(socket) for socket in version.sockets], outputs=_outputs(bundle))
+    workers = ModelWorkers([Path(socket) for socket in version.sockets], outputs=bundle.model.outputs)
     cache: PredictionCache[Answer] = PredictionCache(serving.cached_entries, clock=clock)
     oldest = serving.cached_fallback_for.total_seconds()
 
@@ -268,10 +268,6 @@ def _by_arm(batch: Batch) -> Counter[tuple[str, str]]:
     if routes.count(routes[0]) == len(routes):
         return Counter({(source, routes[0].arm): answers for source, answers in Counter(sources).items()})
     return Counter((source, route.arm) for source, route in zip(sources, routes, strict=True))
-
-
-def _outputs(bundle: Bundle) -> int:
-    return len(bundle.model.label.classes) if bundle.model.task == "multiclass" else 1
 
 
 async def _warm_up(predictor: Predictor, clock: Callable[[], float]) -> None:

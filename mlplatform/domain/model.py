@@ -253,3 +253,8 @@ class ModelSpec:
 
     review_below: Threshold | None = None
     """Confidence below which a person should look (`needs_review`)."""
+
+    @property
+    def outputs(self) -> int:
+        """Scores of one row."""
+        return len(self.label.classes) if self.task == "multiclass" else 1

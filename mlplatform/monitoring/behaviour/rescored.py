@@ -104,7 +104,7 @@ def beside_bundle(told: Rescored, bundle: Bundle, rows: pl.DataFrame) -> Rescore
     rows : of the log, with `request_id`, `gateway`, `device`, `features`, `scores`
     """
     width = len(bundle.manifest.features)
-    outputs = len(bundle.model.label.classes) if bundle.model.task == "multiclass" else 1
+    outputs = bundle.model.outputs
     fit = (pl.col("features").list.len() == width) & (pl.col("scores").list.len() == outputs)
     kept = rows.filter(fit).sort("request_id")
     if kept.is_empty():

@@ -254,9 +254,8 @@ def _inputs(
 def _scores(
     model: ModelSpec, weights: Weights, features: pl.DataFrame, raised: Mapping[int, str], *, whole: bool
 ) -> Scores:
-    outputs = len(model.label.classes) if model.task == "multiclass" else 1
     if not whole:
-        return np.full((features.height, outputs), np.nan)
+        return np.full((features.height, model.outputs), np.nan)
     scores = weights.calibration.apply(raw_scores(weights.booster, matrix(features)))
     scores = scores.reshape(len(scores), -1)
     scores[list(raised)] = np.nan

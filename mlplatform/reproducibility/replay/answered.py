@@ -50,11 +50,6 @@ def scored(bundle: Bundle, vectors: Matrix) -> Scored:
     return Scored(scores.reshape(len(scores), -1), device)
 
 
-def outputs(bundle: Bundle) -> int:
-    """Scores of one answer."""
-    return len(bundle.model.label.classes) if bundle.model.task == "multiclass" else 1
-
-
 def same_bits(one: Floats, other: Floats) -> Mask:
     """(n,) Rows of two (n, k) that are equal to the bit; one NaN is as good as another."""
     same: Mask = ((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=1)

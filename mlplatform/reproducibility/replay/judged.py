@@ -17,7 +17,6 @@ from mlplatform.reproducibility.replay.answered import (
     apart,
     close,
     differing,
-    outputs,
     same_bits,
     scored,
     tier_answers,
@@ -40,7 +39,7 @@ def judge_answers(platform: Platform, part: Part) -> None:
 
 def _of_the_model(part: Part) -> Part:
     """Rows whose vector and scores are as long as the model's; the others are no record of it."""
-    width, scores = len(part.bundle.manifest.features), outputs(part.bundle)
+    width, scores = len(part.bundle.manifest.features), part.bundle.model.outputs
     fit = part.rows.select(
         (pl.col("features").list.len() == width) & (pl.col("scores").list.len().fill_null(scores) == scores)
     )
@@ -90,7 +89,7 @@ def _judge_computed(platform: Platform, part: Part) -> None:
 
 def _logged_scores(part: Part) -> Floats:
     """(n, outputs), NaN where the model gave none."""
-    nothing = [float("nan")] * outputs(part.bundle)
+    nothing = [float("nan")] * part.bundle.model.outputs
     rows = [nothing if each is None else each for each in part.rows["scores"].to_list()]
     return np.array(rows, dtype=np.float64).reshape(-1, len(nothing))
 
