@@ -93,7 +93,7 @@ def collected(platform: Platform, rows: pl.LazyFrame, paths: Sequence[str]) -> p
 def not_picked_up(
     platform: Platform,
     domain: Domain,
-    since: datetime,
+    since: datetime | None = None,
     manifests: Collection[str] | None = None,
     *,
     request_id: str | None = None,
@@ -103,6 +103,7 @@ def not_picked_up(
 
     Parameters
     ----------
+    since : when they came; None: whenever
     manifests : digests; None: all
     request_id : of one request, or of many rows that came as one; None: all
     at_most : rows, or a segment's more
@@ -124,7 +125,9 @@ def not_picked_up(
                 # To look for an id costs little, to make rows of a batch a lot.
                 if (manifests is None or each.manifest in manifests) and (request_id is None or _has(each, request_id))
             ]
-            came = frame(chosen).filter(pl.col("received") >= since)
+            came = frame(chosen)
+            if since is not None:
+                came = came.filter(pl.col("received") >= since)
             if request_id is not None:
                 came = came.filter(of_request(request_id))
         except FileNotFoundError:

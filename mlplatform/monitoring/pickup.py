@@ -149,8 +149,8 @@ def instants_by_day(platform: Platform, domain: Domain) -> dict[str, tuple[datet
     return {day.isoformat(): (first, last) for day, first, last in known.iter_rows()}
 
 
-def log_files(platform: Platform, domain: Domain, since: datetime) -> pl.DataFrame:
-    """Files of the log with answers that came since, from its metadata alone.
+def log_files(platform: Platform, domain: Domain, since: datetime | None = None) -> pl.DataFrame:
+    """Files of the log with answers that came since, by default all, from its metadata alone.
 
     Returns
     -------
@@ -182,7 +182,7 @@ def log_files(platform: Platform, domain: Domain, since: datetime) -> pl.DataFra
         **{name: pl.col(f"min.{name}") for name in _of_file},
     ).cast(columns)  # type: ignore[arg-type]
     # Statistics keep milliseconds.
-    return listed.filter(pl.col("last") >= since - timedelta(milliseconds=1))
+    return listed if since is None else listed.filter(pl.col("last") >= since - timedelta(milliseconds=1))
 
 
 def pick_up(platform: Platform, domain: Domain) -> Picked:

@@ -33,7 +33,7 @@ from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.record import Record
 from mlplatform.registry.bundle import Bundle
 from mlplatform.scoring.booster import card_name
-from mlplatform.training.recipe import Recipe, facts_table, recipe_from_json, recipe_to_json
+from mlplatform.training.recipe import Recipe, facts_table, input_pins, recipe_from_json, recipe_to_json
 from mlplatform.training.train import Said
 
 RECIPE_FILE = "recipe.json"
@@ -116,11 +116,6 @@ def input_stores(platform: Platform, domain: Domain, model: ModelSpec) -> dict[s
         facts_table(domain): Tables(platform, domain).facts(domain.requests.facts),
         **{label: store for label, (_, store, _) in views.items()},
     }
-
-
-def input_pins(domain: Domain, recipe: Recipe) -> dict[str, Mapping[str, int]]:
-    """The revision of each day that a recipe reads, by the same names."""
-    return {facts_table(domain): recipe.facts, **recipe.views}
 
 
 def inputs_of(platform: Platform, domain: Domain, model: ModelSpec, recipe: Recipe) -> Inputs:

@@ -5,12 +5,12 @@ each to the same recipe's page of every other, also to those that came later. It
 page that says so.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from mlplatform.domain.domain import Domain
-from mlplatform.training.recipe import Recipe, facts_table
+from mlplatform.training.recipe import Recipe, facts_table, input_pins
 
 steps = ("training_set", "model", "evaluation", "promotion", "rollout", "bento", "dossier")
 """Assets of a recipe, in the order in which they are made."""
@@ -34,7 +34,6 @@ class Input:
 def inputs_of(domain: Domain, made: Recipe) -> list[Input]:
     """The tables of a recipe: the facts of the requests, then the views."""
     facts = facts_table(domain)
-    read: Mapping[str, Mapping[str, int]] = {facts: made.facts, **made.views}
     return [
         Input(
             table=table,
@@ -44,7 +43,7 @@ def inputs_of(domain: Domain, made: Recipe) -> list[Input]:
             last=max(days, default=""),
             corrected=sum(number > 1 for number in days.values()),
         )
-        for table, days in read.items()
+        for table, days in input_pins(domain, made).items()
     ]
 
 

@@ -74,6 +74,11 @@ class Recipe:
         return datetime.fromisoformat(self.label_cut_off)
 
 
+def input_pins(domain: Domain, recipe: Recipe) -> dict[str, Mapping[str, int]]:
+    """The revision of each day that a recipe reads, by the table as a record names it."""
+    return {facts_table(domain): recipe.facts, **recipe.views}
+
+
 def facts_table(domain: Domain) -> str:
     """The table of the requests' facts, by the name that recipes, records and pages give it."""
     return f"{domain.name}/derived/{domain.requests.facts}"

@@ -13,7 +13,7 @@ files were listed is left out.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from hashlib import blake2b
 from typing import Any
 
@@ -42,7 +42,6 @@ files_at_least = 8
 _identity = ["request_id", "received", "manifest", "arm"]
 _of_file = ["arm", "source", "model", "model_version"]
 _shown = [*dict.fromkeys([*_identity, *_of_file])]
-_beginning = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +77,7 @@ def age_of(day: date, night: date) -> str:
 def draw(platform: Platform, domain: Domain, night: str, at_most: int) -> Sample:
     """Draw answers that were given up to the end of a night's day; the same for the same log."""
     last = date.fromisoformat(night)
-    files = log_files(platform, domain, _beginning).with_columns(day=pl.col("last").dt.date())
+    files = log_files(platform, domain).with_columns(day=pl.col("last").dt.date())
     files = files.filter(pl.col("day") <= last)
     logged = int(files["rows"].sum())
     files = files.with_columns(
@@ -88,7 +87,7 @@ def draw(platform: Platform, domain: Domain, night: str, at_most: int) -> Sample
 
     def still(path: str) -> bool:
         # Asked of files that cannot be read: a day may be removed while others are looked at.
-        return path in log_files(platform, domain, _beginning)["path"]
+        return path in log_files(platform, domain)["path"]
 
     read = [
         listed

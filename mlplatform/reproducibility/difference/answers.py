@@ -1,6 +1,6 @@
 """Which logged requests two versions answer differently, and what makes the difference.
 
-Each request is answered by both on the inputs that each would have had (`difference_inputs`). From the first version's
+Each request is answered by both on the inputs that each would have had (`inputs`). From the first version's
 answer to the second's goes a chain in which one thing at a time is put in place of the other:
 
 1. **settings**: the second's thresholds on the first's scores;

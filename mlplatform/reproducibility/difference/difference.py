@@ -5,7 +5,7 @@ ids. Nothing is recorded and nothing is decided.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from hashlib import blake2b
 
 import polars as pl
@@ -23,9 +23,6 @@ from mlplatform.reproducibility.replay.find import sample
 
 requests_by_default = 1_000
 """A flip of one request in a hundred is met ten times; some seconds of work."""
-
-
-_beginning = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +91,7 @@ def requests_of(platform: Platform, domain: Domain, model: str, day: str | None,
     DataError
         Nothing was logged.
     """
-    found = pl.concat([pl.DataFrame(schema=schema), *not_picked_up(platform, domain, _beginning)])
+    found = pl.concat([pl.DataFrame(schema=schema), *not_picked_up(platform, domain)])
     if day is not None:
         found = found.filter(pl.col("received").dt.date() == date.fromisoformat(day))
     found = _own(found, model)

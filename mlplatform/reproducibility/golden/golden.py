@@ -14,7 +14,7 @@
       changes.json         what was moved on purpose since: by whom, when and why; entries are only added
 
 It needs no platform home and no tables, so a checkout alone can answer the requests again. Nothing in it is a pickle.
-Here it is written and read; it is compared in `golden_check`. It refuses to be read with a file that is missing or not
+Here it is written and read; it is compared in `check`. It refuses to be read with a file that is missing or not
 the one whose hash `golden.json` holds: what is compared with must not change by accident.
 """
 
@@ -188,7 +188,7 @@ class Golden:
 
     @property
     def answers(self) -> list[dict[str, Any]]:
-        """By row its id, and what `golden_answers.answered` gives of it."""
+        """By row its id, and what `answers.answered` gives of it."""
         return _lines((self.folder / ANSWERS).read_text())
 
     @property

@@ -6,7 +6,7 @@ nothing has, saying what to try; and the id of a request of many rows, each of w
 """
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 
 import polars as pl
 
@@ -22,7 +22,6 @@ from mlplatform.provenance.platform import Platform
 rows_at_once = 1_000_000
 """Of the log whose ids are read at a time: 0.1 s, and an id of yesterday is found without a look at last year."""
 
-_beginning = datetime(1970, 1, 1, tzinfo=UTC)
 _identity = ["request_id", "arm", "model", "received"]
 
 
@@ -51,7 +50,7 @@ def find(platform: Platform, domain: Domain, request_id: str, *, day: str | None
     """
     came = pl.col("received").dt.date()
     # First: what is picked up in between is met twice, and not missed.
-    waiting = not_picked_up(platform, domain, _beginning, request_id=request_id, at_most=rows_at_once)
+    waiting = not_picked_up(platform, domain, request_id=request_id, at_most=rows_at_once)
     files = _files(platform, domain, day)
     # Of the two the table's: it has a digest.
     rows = pl.concat([_of_newest_day(platform, files, request_id), *waiting])
@@ -89,7 +88,7 @@ def find_in_any(
 
 def days_answered(platform: Platform, domain: Domain) -> set[str]:
     """ISO days on which something was logged, picked up or not."""
-    waiting = not_picked_up(platform, domain, _beginning, at_most=rows_at_once)
+    waiting = not_picked_up(platform, domain, at_most=rows_at_once)
     fresh = {day.isoformat() for each in waiting for day in each.get_column("received").dt.date().unique()}
     return fresh | rows_by_day(platform, domain).keys()
 
@@ -109,7 +108,7 @@ def sample(platform: Platform, domain: Domain, day: str, at_most: int) -> pl.Dat
     # First: what is picked up in between is met twice, and not missed.
     waiting = [
         each.filter(pl.col("received").dt.date() == date.fromisoformat(day))
-        for each in not_picked_up(platform, domain, _beginning, at_most=rows_at_once)
+        for each in not_picked_up(platform, domain, at_most=rows_at_once)
     ]
     paths = _files(platform, domain, day).get_column("path").to_list()
     if not paths and not any(each.height for each in waiting):
@@ -128,7 +127,7 @@ def sample(platform: Platform, domain: Domain, day: str, at_most: int) -> pl.Dat
 
 def _files(platform: Platform, domain: Domain, day: str | None) -> pl.DataFrame:
     """Files of the log by their UTC day, the newest first."""
-    files = log_files(platform, domain, _beginning).with_columns(day=pl.col("first").dt.date())
+    files = log_files(platform, domain).with_columns(day=pl.col("first").dt.date())
     if day is not None:
         files = files.filter(pl.col("day") == date.fromisoformat(day))
     return files.sort("last", descending=True)

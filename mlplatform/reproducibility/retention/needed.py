@@ -18,7 +18,7 @@ from mlplatform.domain.domain import Domain
 from mlplatform.domains.registered import registered_domains
 from mlplatform.features.stage import Revision
 from mlplatform.features.tables import Tables, partition_end, stages
-from mlplatform.monitoring.log_rows import stored
+from mlplatform.monitoring.log_rows import collected, stored
 from mlplatform.monitoring.pickup import instants_by_day, log_files
 from mlplatform.provenance.platform import Platform
 from mlplatform.registry.ledger import MOVES, Entry, Ledger, standing
@@ -28,7 +28,7 @@ from mlplatform.reproducibility.retention.holds import Hold, holds
 from mlplatform.rollout.approval import approved
 from mlplatform.rollout.progress import sent_back
 from mlplatform.training.dataset import ROWS_FILE
-from mlplatform.training.recipe import facts_table, load_recipe
+from mlplatform.training.recipe import input_pins, load_recipe
 
 slack = timedelta(days=1)
 """Around the answers of a day: a publication may take its time, and a repeated answer is as old as the cache lets it
@@ -36,7 +36,6 @@ be."""
 
 _first_lines = re.compile(r"^(model|model_version): '?([^\s']+)'?$", re.MULTILINE)
 _ever = datetime.min.replace(tzinfo=UTC)
-_beginning = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,8 +218,7 @@ def pins(platform: Platform, reader: Domain, owner: Domain, digest: str) -> list
         folder = next((each.folder for each in made(platform, reader) if each.manifest == digest), None)
         if folder is None or not (folder / "recipe.json").exists():
             return None
-        recipe = load_recipe(folder)
-        told = {facts_table(reader): recipe.facts, **recipe.views}
+        told = input_pins(reader, load_recipe(folder))
     found = []
     for table, days in told.items():
         owning, _, rest = table.partition("/")
@@ -250,12 +248,12 @@ def _made_before(platform: Platform, domain: Domain, known: Collection[str]) -> 
 
 def _answered(platform: Platform, domain: Domain) -> pl.DataFrame:
     schema = {"day": pl.String(), "model": pl.String(), "manifest": pl.String(), "rows": pl.UInt32()}
-    paths = log_files(platform, domain, _beginning).get_column("path").to_list()
+    paths = log_files(platform, domain).get_column("path").to_list()
     if not paths:
         return pl.DataFrame(schema=schema)
     day = pl.col("received").dt.date().cast(pl.String).alias("day")
     counted = stored(platform, paths).group_by(day, "model", "manifest").agg(rows=pl.len())
-    return counted.collect().sort("day", "model", "manifest")
+    return collected(platform, counted, paths).sort("day", "model", "manifest")
 
 
 def _holds_day(held: Hold, day: str, answered: pl.DataFrame) -> bool:
