@@ -69,9 +69,7 @@ def first_model(world: World) -> None:
 def fallback_episode(world: World) -> None:
     """The next day; then the workers are gone, and every tier answers that can."""
     world.at("2024-01-26", 2)
-    world.land(["2024-01-25"])
-    world.compute("2024-01-25")
-    world.publish("2024-01-25")
+    world.take_in("2024-01-25")
 
     async def asked(service: Service) -> None:
         world.at("2024-01-26", 9)
@@ -95,9 +93,7 @@ def fallback_episode(world: World) -> None:
 def rollout(world: World) -> None:
     """Another feature function and a second model: in the shadow, as a canary, as champion; then its own fallbacks."""
     world.at("2024-01-27", 2)
-    world.land(["2024-01-26"])
-    world.compute("2024-01-26")
-    world.publish("2024-01-26")
+    world.take_in("2024-01-26")
     world.train()
 
     async def asked(service: Service) -> None:
@@ -126,10 +122,8 @@ def rollout(world: World) -> None:
 def rolled_back(world: World) -> None:
     """Another view and a third model, which takes part of the traffic and is sent back."""
     world.at("2024-01-28", 2)
-    world.land(["2024-01-27"])
     world.land(["2024-01-25"], slower=30)
-    world.compute("2024-01-27")
-    world.publish("2024-01-27")
+    world.take_in("2024-01-27")
     world.train()
 
     async def asked(service: Service) -> None:
@@ -153,9 +147,7 @@ def rolled_back(world: World) -> None:
 def faulty_gateways(world: World) -> None:
     """What should not happen: features patched by hand, answers rounded, a publication that hangs."""
     world.at("2024-01-29", 2)
-    world.land(["2024-01-28"])
-    world.compute("2024-01-28")
-    world.publish("2024-01-28")
+    world.take_in("2024-01-28")
 
     async def asked(service: Service) -> None:
         world.at("2024-01-29", 8)
@@ -175,9 +167,7 @@ def faulty_gateways(world: World) -> None:
 def many(world: World) -> None:
     """Ten thousand requests in one list, for the clock."""
     world.at("2024-01-31", 2)
-    world.land(["2024-01-30"])
-    world.compute("2024-01-30")
-    world.publish("2024-01-30")
+    world.take_in("2024-01-30")
 
     async def asked(service: Service) -> None:
         world.at("2024-01-31", 3)

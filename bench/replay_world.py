@@ -100,6 +100,12 @@ class World:
         """Bring the online store up to a day."""
         publish_values(self.platform, self.domain, as_of=last)
 
+    def take_in(self, day: str) -> None:
+        """A new day from its landing to the online store."""
+        self.land([day])
+        self.compute(day)
+        self.publish(day)
+
     def train(self) -> str:
         """The model as the code is now, on what is known now; the key of its recipe."""
         made = recipe(self.platform, self.domain, self.model)

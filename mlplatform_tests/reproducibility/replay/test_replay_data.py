@@ -72,8 +72,14 @@ def test_corrections_that_came_later_change_nothing(world: World) -> None:
     assert outcomes(world.replayed(rows)) == {"exact": rows.height}
 
 
-def test_what_was_on_its_way_may_have_been_missed(world: World) -> None:
-    """Answers of the minutes between a correction and its publication are exact, and say so."""
+@pytest.mark.parametrize("by_view", [True, False], ids=["view by view", "as a whole"])
+def test_what_was_on_its_way_may_have_been_missed(world: World, monkeypatch: pytest.MonkeyPatch, by_view: bool) -> None:
+    """Answers of the minutes between a correction and its publication are exact, and say so.
+
+    As a whole: where a view has texts only, of which the code makes inputs, no input tells of which state it was.
+    """
+    if not by_view:
+        monkeypatch.setattr(Rebuilt, "_mixed", lambda _, values, *__: values)
     world.publish()
     requests = asked_on(world.platform, DAY, hours=range(12, 13))
     before = Gateway(world.platform, world.bundle)
@@ -363,11 +369,3 @@ def test_what_lies_between_two_answers_that_are_far_apart_is_not_read(
     days.clear()
     assert world.replayed(pl.concat([old, rows.tail(2)]))[1].verdict.outcome == "exact"
     assert {BEFORE, "2024-01-05"} < days and len(days) <= 2 * of_one
-
-
-def test_a_state_of_the_store_that_no_input_tells_is_found_as_a_whole(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where a view has texts only, of which the code makes inputs."""
-    monkeypatch.setattr(Rebuilt, "_mixed", lambda _, values, *__: values)
-    test_what_was_on_its_way_may_have_been_missed(world)

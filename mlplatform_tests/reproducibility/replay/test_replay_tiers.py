@@ -127,13 +127,19 @@ def again(requests: pl.DataFrame, minutes: int) -> pl.DataFrame:
     return requests.with_columns(pl.col("at") + timedelta(minutes=minutes))
 
 
+def answered_and_repeated(world: World, **gateway: Any) -> pl.DataFrame:
+    """The requests of an hour, answered by the model and half an hour later, without it, from the cache."""
+    remembering = Gateway(world.platform, world.bundle, remembers=1000, **gateway)
+    requests = asked_on(world.platform, DAY, hours=range(12, 13))
+    remembering.serve(requests, world.folder)
+    remembering.workers.said = None
+    remembering.serve(again(requests, 30), world.folder, ids=[f"later {row}" for row in range(requests.height)])
+    return requests
+
+
 def test_a_cached_answer_is_traced_to_the_one_it_repeats(world: World) -> None:
     """It is worth what that is worth; its request may be written otherwise."""
-    gateway = Gateway(world.platform, world.bundle, remembers=1000)
-    requests = asked_on(world.platform, DAY, hours=range(12, 13))
-    gateway.serve(requests, world.folder)
-    gateway.workers.said = None
-    gateway.serve(again(requests, 30), world.folder, ids=[f"later {row}" for row in range(requests.height)])
+    requests = answered_and_repeated(world)
     rows = world.rows()
     cached = rows.filter(source="cached")
     assert cached.height == requests.height
@@ -150,11 +156,7 @@ def test_a_cached_answer_is_traced_to_the_one_it_repeats(world: World) -> None:
 
 def test_a_cached_answer_whose_origin_is_not_given_again_is_not_either(world: World) -> None:
     """The cause is that of the answer it repeats."""
-    gateway = Gateway(world.platform, world.bundle, remembers=1000, said=lambda scores: np.clip(scores + 0.05, 0, 1))
-    requests = asked_on(world.platform, DAY, hours=range(12, 13))
-    gateway.serve(requests, world.folder)
-    gateway.workers.said = None
-    gateway.serve(again(requests, 30), world.folder, ids=[f"later {row}" for row in range(requests.height)])
+    requests = answered_and_repeated(world, said=lambda scores: np.clip(scores + 0.05, 0, 1))
     found = world.replayed(world.rows().filter(source="cached"))
     assert outcomes(found) == {"diverged environment": requests.height}
     assert all(each.verdict.reason.startswith("it repeats the answer to o") for each in found)
@@ -162,11 +164,7 @@ def test_a_cached_answer_whose_origin_is_not_given_again_is_not_either(world: Wo
 
 def test_a_cached_answer_whose_origin_is_not_in_the_log_cannot_be_traced(world: World) -> None:
     """Unless its day was removed by policy; and one of another time than it may be kept is none."""
-    gateway = Gateway(world.platform, world.bundle, remembers=1000)
-    requests = asked_on(world.platform, DAY, hours=range(12, 13))
-    gateway.serve(requests, world.folder)
-    gateway.workers.said = None
-    gateway.serve(again(requests, 30), world.folder, ids=[f"later {row}" for row in range(requests.height)])
+    requests = answered_and_repeated(world)
     old = rewritten(world.rows().filter(source="cached"), received=pl.col("received") + timedelta(hours=3))
     found = world.replayed(old)
     assert outcomes(found) == {"impossible record": requests.height}
@@ -179,11 +177,7 @@ def test_a_cached_answer_whose_origin_is_not_in_the_log_cannot_be_traced(world: 
 
 def test_a_cached_answer_whose_origin_lies_in_a_damaged_file_is_told_so(world: World) -> None:
     """The file is named; the other answers of the call are replayed."""
-    gateway = Gateway(world.platform, world.bundle, remembers=1000)
-    requests = asked_on(world.platform, DAY, hours=range(12, 13))
-    gateway.serve(requests, world.folder)
-    gateway.workers.said = None
-    gateway.serve(again(requests, 30), world.folder, ids=[f"later {row}" for row in range(requests.height)])
+    requests = answered_and_repeated(world)
     rows = world.rows()
     path = min(
         Path(log_table(world.platform, DOMAIN)).glob("day=*/*.parquet"), key=lambda each: each.stat().st_mtime_ns
