@@ -92,7 +92,8 @@ def checkout_of(folder: Path) -> Checkout:
 
 def _status(root: Path, scratch: Path) -> list[str]:
     """Commit and dirt in one call, so that they are of one moment; a user's settings must not hide anything."""
-    environment = _index_that_hides_nothing(root, scratch) if _hidden(root) else None
+    hidden = _hidden(root)
+    environment = _index_that_hides_nothing(root, scratch, hidden) if hidden else None
     form = ("--porcelain=v2", "--branch", "--untracked-files=normal", "--ignore-submodules=none")
     paths = _but_golden(root)
     # Else an unknown folder around golden traffic would be told as one.
@@ -121,14 +122,14 @@ def _hidden(root: Path) -> list[tuple[str, str]]:
     return [(mark, name) for mark, name in marked if mark not in "Ss" or os.path.lexists(root / name)]
 
 
-def _index_that_hides_nothing(root: Path, scratch: Path) -> dict[str, str]:
-    """A copy of the user's index without such marks, as what git is told of it in its environment."""
+def _index_that_hides_nothing(root: Path, scratch: Path, hidden: list[tuple[str, str]]) -> dict[str, str]:
+    """A copy of the user's index without these marks, as what git is told of it in its environment."""
     index, copy = _path_in_git(root, "index"), scratch / "index"
     if index.exists():
         shutil.copy2(index, copy)  # with its time, by which git tells what it must look into
     environment = {"GIT_INDEX_FILE": str(copy)}
     for option, marks in {"--no-assume-unchanged": None, "--no-skip-worktree": "Ss"}.items():
-        names = [name for mark, name in _hidden(root) if (mark in marks if marks else mark.islower())]
+        names = [name for mark, name in hidden if (mark in marks if marks else mark.islower())]
         if names:
             given = os.fsencode("\0".join(names))
             _asked(root, "update-index", option, "-z", "--stdin", environment=environment, given=given)
@@ -161,15 +162,15 @@ def _diff(root: Path) -> bytes:
 
 
 def _made_diff(root: Path) -> bytes:
-    _refuse_large(root)
+    paths = _but_golden(root)
+    _refuse_large(root, paths)
     with tempfile.TemporaryDirectory(prefix="mlplatform-diff-") as scratch:
         # That of the user knows which files a sparse checkout leaves out: they are not deleted.
-        apart = _index_that_hides_nothing(root, Path(scratch))
-        _refuse_what_no_diff_holds(root, apart)
+        apart = _index_that_hides_nothing(root, Path(scratch), _hidden(root))
+        _refuse_what_no_diff_holds(root, apart, paths)
         (Path(scratch) / "objects").mkdir()
         apart["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str(_path_in_git(root, "objects"))
         apart["GIT_OBJECT_DIRECTORY"] = f"{scratch}/objects"
-        paths = _but_golden(root)
         _asked(root, "add", "--all", "--sparse", *paths, environment=apart)
         tree = "HEAD"
         if _git(root, "rev-parse", "--verify", "--quiet", tree) is None:
@@ -179,10 +180,9 @@ def _made_diff(root: Path) -> bytes:
         return _asked(root, "diff", "--cached", *form, *others, tree, *paths, environment=apart)
 
 
-def _refuse_what_no_diff_holds(root: Path, environment: dict[str, str]) -> None:
+def _refuse_what_no_diff_holds(root: Path, environment: dict[str, str], paths: tuple[str, ...]) -> None:
     """Of a submodule a diff tells the commit only; of a file with a filter what the filter makes of it."""
     form = ("--porcelain=v2", "--untracked-files=no", "--ignore-submodules=none", "-z")
-    paths = _but_golden(root)
     told = os.fsdecode(_asked(root, "status", *form, "--no-renames", *paths, environment=environment)).split("\0")
     for line in told:
         fields = line.split(" ", 8)
@@ -207,9 +207,9 @@ def _refuse_what_no_diff_holds(root: Path, environment: dict[str, str]) -> None:
             )
 
 
-def _refuse_large(root: Path) -> None:
+def _refuse_large(root: Path, paths: tuple[str, ...]) -> None:
     """Look at the sizes first: git would take in a forgotten gigabyte before it could be measured."""
-    listed = os.fsdecode(_asked(root, "ls-files", "--others", "--exclude-standard", "-z", *_but_golden(root)))
+    listed = os.fsdecode(_asked(root, "ls-files", "--others", "--exclude-standard", "-z", *paths))
     names = [name for name in listed.split("\0") if name]
     if inner := [name for name in names if name.endswith("/")]:
         raise DataError(
