@@ -12,7 +12,7 @@ from mlplatform.registry.bento import build_bento
 from mlplatform.registry.candidate import bundle_of, make_candidate, promoted_bundle
 from mlplatform.registry.lineage import Lineage, code_said, commands, lineage_of, mlflow_said
 from mlplatform.training.assets import model_key
-from mlplatform.training.lineage import data_links, trail
+from mlplatform.training.lineage import data_links, steps_said
 from mlplatform.training.recipe import load_recipe
 
 
@@ -43,7 +43,7 @@ def registry_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
         trials = "\n".join(f"| {each['number']} | {each['value']:.5f} | `{each['params']}` |" for each in made.trials)
         return dg.MaterializeResult(
             metadata={
-                "lineage": dg.MetadataValue.md(trail(lineage.model, lineage.recipe)),
+                "lineage": dg.MetadataValue.md(steps_said(lineage.model, lineage.recipe)),
                 "data": dg.MetadataValue.md(data_links(each.input for each in lineage.tables)),
                 "tables": _tables(lineage),
                 "training_set": lineage.training_set,
@@ -80,7 +80,7 @@ def registry_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
         tag = build_bento(promoted_bundle(platform, domain, model, context.partition_key), home=platform.home)
         return dg.MaterializeResult(
             metadata={
-                "lineage": dg.MetadataValue.md(trail(f"{domain.name}/{model.name}", context.partition_key)),
+                "lineage": dg.MetadataValue.md(steps_said(f"{domain.name}/{model.name}", context.partition_key)),
                 "tag": tag,
                 "serve": dg.MetadataValue.md(f"`mlplatform serve {domain.name}/{model.name}`"),
             },

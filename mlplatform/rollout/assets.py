@@ -30,7 +30,7 @@ from mlplatform.rollout.trail import keep
 from mlplatform.training import plots
 from mlplatform.training.assets import model_key
 from mlplatform.training.evaluation import Evaluation
-from mlplatform.training.lineage import trail
+from mlplatform.training.lineage import steps_said
 from mlplatform.training.recipe import load_recipe
 
 Result = dg.MaterializeResult[None] | dg.AssetCheckResult
@@ -240,7 +240,7 @@ def _approval_asset(domain: Domain, model: ModelSpec) -> dg.AssetsDefinition:
 
 def lineage(domain: Domain, model: ModelSpec, recipe: str) -> dg.MarkdownMetadataValue:
     """The steps of a version, each a link to its page."""
-    return dg.MetadataValue.md(trail(f"{domain.name}/{model.name}", recipe))
+    return dg.MetadataValue.md(steps_said(f"{domain.name}/{model.name}", recipe))
 
 
 def look_metadata(domain: Domain, model: ModelSpec, found: Tick) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from mlplatform.provenance.code_version import code_version
 from mlplatform.provenance.platform import Platform
 from mlplatform.provenance.run_process import announce_run
 from mlplatform.training.dataset import build_training_set, save_training_set
-from mlplatform.training.lineage import data_links, inputs_of, trail
+from mlplatform.training.lineage import data_links, inputs_of, steps_said
 from mlplatform.training.recipe import load_recipe
 
 
@@ -64,7 +64,7 @@ def training_assets(domain: Domain, model: ModelSpec) -> list[dg.AssetsDefinitio
         described = save_training_set(folder, made, recipe)
         return dg.MaterializeResult(
             metadata={
-                "lineage": dg.MetadataValue.md(trail(recipe.model, recipe.key)),
+                "lineage": dg.MetadataValue.md(steps_said(recipe.model, recipe.key)),
                 "data": dg.MetadataValue.md(data_links(inputs_of(domain, recipe))),
                 "dagster/partition_row_count": made.rows.height,
                 "training_set": dg.MetadataValue.json(described),

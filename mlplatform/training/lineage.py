@@ -1,6 +1,6 @@
 """Where a version comes from and where it went, as links between the pages of the UI.
 
-Each step that a recipe goes through is an asset with a partition of the recipe's own; the trail leads from the page of
+Each step that a recipe goes through is an asset with a partition of the recipe's own; the links lead from the page of
 each to the same recipe's page of every other, also to those that came later. It only names: what is not made yet is a
 page that says so.
 """
@@ -52,7 +52,7 @@ def data_links(inputs: Iterable[Input]) -> str:
     return ", ".join(link("/".join(asset), page(asset)) for asset in dict.fromkeys(each.asset for each in inputs))
 
 
-def trail(model: str, recipe: str) -> str:
+def steps_said(model: str, recipe: str) -> str:
     """Markdown: every step of a version of `domain/model`, each a link to its page."""
     return " → ".join(link(step.replace("_", " "), page((*model.split("/"), step), recipe)) for step in steps)
 

@@ -11,7 +11,7 @@ from mlplatform.registry.candidate import bundle_of
 from mlplatform.registry.lineage import Lineage, code_said, commands, lineage_of, mlflow_said
 from mlplatform.registry.mlflow_registry import LoggedModel
 from mlplatform.training import lineage as links
-from mlplatform.training.lineage import data_links, steps, trail
+from mlplatform.training.lineage import data_links, steps, steps_said
 from mlplatform_tests.fakes.synthetic_home import TrainedHome
 
 MODEL, RECIPE = "synthetic/late_order", "2024-01-25-ab12cd34"
@@ -53,7 +53,7 @@ def test_data_leads_to_the_assets_that_were_read(trained: TrainedHome) -> None:
 
 def test_the_trail_leads_to_every_step_of_the_version() -> None:
     """Partition by partition: never to another version's; and short enough that the page shows it at once."""
-    said = trail("flight_delay/late_arrival_of_departed", RECIPE)
+    said = steps_said("flight_delay/late_arrival_of_departed", RECIPE)
     for step in steps:
         assert f"/assets/flight_delay/late_arrival_of_departed/{step}?view=partitions&partition={RECIPE})" in said
     assert len(said) < 1000
